@@ -1,0 +1,1 @@
+"""Permaflow's public contract: what task types, connectors, dialects and clients import."""

@@ -1,0 +1,149 @@
+"""Every error that Permaflow raises on purpose.
+
+::
+
+    PermaflowError                 code and retryable are class data; the docstring is the message
+      SettingsError                at start-up: exit with a sentence, no traceback
+      ServerError                  an embedded server could not be started or stopped
+      DocumentError                the document is at fault; carries problems with JSON pointers
+      EvaluationError              a template or expression has no value for this run
+      InputError                   what came in at a door is at fault
+        LimitError                 it is larger than a limit allows
+      NotFoundError                no such thing, or not yours
+      StateError                   the thing is not in a state that allows this
+      StoreError                   PostgreSQL (retryable)
+        StoreUnavailableError
+        ConflictError              somebody else appended first; load again and decide again
+      BusError                     NATS (retryable)
+        BusUnavailableError
+        MessageTooLargeError       not retryable
+      ConnectorError               an outside system; wraps the library's exception as __cause__
+      ContractError                a plug-in broke its promise; names the plug-in
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from permaflow.plan import Problem
+
+
+class PermaflowError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+
+
+class SettingsError(PermaflowError):
+    """A setting is missing or wrong."""
+
+    code = "settings"
+
+
+class ServerError(PermaflowError):
+    """A server could not be started or stopped."""
+
+    code = "server"
+
+
+class DocumentError(PermaflowError):
+    """The document is not a workflow."""
+
+    code = "invalid_document"
+
+    def __init__(self, problems: Sequence[Problem], message: str | None = None) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        super().__init__(message or f"The document has {count} problem{'s' * (count != 1)}.")
+
+
+class EvaluationError(PermaflowError):
+    """A template or expression has no value for this run."""
+
+    code = "evaluation"
+
+
+class InputError(PermaflowError):
+    """What came in is at fault."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str | None = None, *, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class LimitError(InputError):
+    """It is larger than a limit allows."""
+
+    code = "limit_exceeded"
+
+
+class NotFoundError(PermaflowError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class StateError(PermaflowError):
+    """This is not possible in the present state."""
+
+    code = "wrong_state"
+
+
+class StoreError(PermaflowError):
+    """The database refused or failed."""
+
+    code = "store"
+    retryable = True
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached."""
+
+    code = "store_unavailable"
+
+
+class ConflictError(StoreError):
+    """Somebody else appended to this run first."""
+
+    code = "conflict"
+
+
+class BusError(PermaflowError):
+    """The message bus refused or failed."""
+
+    code = "bus"
+    retryable = True
+
+
+class BusUnavailableError(BusError):
+    """The message bus cannot be reached."""
+
+    code = "bus_unavailable"
+
+
+class MessageTooLargeError(BusError):
+    """A message is larger than the bus carries."""
+
+    code = "message_too_large"
+    retryable = False
+
+
+class ConnectorError(PermaflowError):
+    """An outside system refused or failed."""
+
+    code = "connector"
+    retryable = True
+
+
+class ContractError(PermaflowError):
+    """A plug-in broke its promise."""
+
+    code = "contract"

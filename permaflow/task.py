@@ -1,0 +1,165 @@
+"""A task type: a name, two schemas and a coroutine that returns a verdict.
+
+A task type never raises for what it expects; it returns `Done`, `Retry` or `Reject`. An exception
+that escapes is a bug and counts as a retryable failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from permaflow.plan import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is done; `output` is what later steps may refer to. `port` picks outgoing edges."""
+
+    output: Json = None
+    port: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It failed in a way that may pass. `after` is the least wait that the other side asked for."""
+
+    message: str
+    code: str = "failed"
+    after: timedelta | None = None
+    details: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """It failed for good; further attempts would fail alike."""
+
+    message: str
+    code: str = "rejected"
+    details: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Not now: try the same attempt again after `after`. Does not use up a retry."""
+
+    reason: str
+    after: timedelta
+
+
+Verdict = Done | Retry | Reject | Park
+
+
+class HttpResponse(Protocol):
+    """An answer, read whole and within the limits of the call."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Http(Protocol):
+    """HTTP that reaches no private address. Raises `ConnectorError` (see its `code`)."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: timedelta | None = None,
+        max_bytes: int | None = None,
+        follow_redirects: bool = True,
+    ) -> HttpResponse: ...
+
+
+class Records(Protocol):
+    """The built-in document store of the run's organisation."""
+
+    async def create(
+        self, object_name: str, data: Mapping[str, Json], *, id: str | None
+    ) -> Json: ...
+    async def get(self, object_name: str, id: str) -> Json | None: ...
+    async def update(self, object_name: str, id: str, data: Mapping[str, Json]) -> Json | None: ...
+    async def delete(self, object_name: str, id: str) -> bool: ...
+
+
+class Tables(Protocol):
+    """Rows of a configured PostgreSQL. Raises `ConnectorError`, and `InputError` for a bad name.
+
+    `key` makes a write happen once: it is kept in the target in the same transaction.
+    """
+
+    async def create(
+        self, source: str, table: str, values: Mapping[str, Json], *, key: str
+    ) -> Json: ...
+    async def update(
+        self,
+        source: str,
+        table: str,
+        match: Mapping[str, Json],
+        values: Mapping[str, Json],
+        *,
+        key: str,
+    ) -> Json: ...
+    async def delete(
+        self, source: str, table: str, match: Mapping[str, Json], *, key: str
+    ) -> Json: ...
+
+
+class Functions(Protocol):
+    """Registered Python functions, by slug."""
+
+    def get(self, slug: str) -> Callable[..., Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """All that a task may need from the world.
+
+    `idempotency_key` is the same for every delivery of the same attempt; `step_key` is the same
+    for all attempts of the step. `deadline` is the loop time at which the attempt times out.
+    """
+
+    org: str
+    run_id: UUID
+    node: str
+    scope: str
+    attempt: int
+    idempotency_key: str
+    step_key: str
+    timeout: timedelta
+    http: Http
+    records: Records
+    tables: Tables
+    functions: Functions
+    log: Callable[[str], None]
+
+
+Run = Callable[[Any, TaskContext], Awaitable[Verdict]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskType:
+    """What a stage can do.
+
+    `config` and `result` are pydantic models (or anything with the same two methods); `stage` is
+    the stage that serves it; `batch` is how many dispatches may travel in one message: more than 1
+    only where running one again after a crash costs nothing but time.
+    """
+
+    name: str
+    stage: str
+    config: Any
+    result: Any
+    run: Run = field(repr=False)
+    timeout: timedelta = timedelta(seconds=60)
+    batch: int = 1
+    doc: str = ""

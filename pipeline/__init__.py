@@ -1,0 +1,1 @@
+"""The frozen pipeline: one file per vertex, left to right."""

@@ -1,0 +1,1 @@
+"""The bus: a port and its JetStream adapter."""
