@@ -1,0 +1,140 @@
+"""What travels over the bus, versioned: msgspec structs as MessagePack arrays.
+
+A message is one struct of the union it is read as; fields are only ever added at the end, with a
+default, so that a process of the version before reads the messages of this one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+VERSION = 1
+
+
+class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Do this attempt of this step. `config` is rendered; `config_ref` names it when it is large.
+
+    `timeout` is in seconds.
+    """
+
+    run_id: UUID
+    scope: str
+    node: str
+    attempt: int
+    type: str
+    config: Any
+    timeout: float
+    config_ref: UUID | None = None
+
+
+class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):
+    """Steps of one stage and one organisation that became ready together."""
+
+    org: str
+    steps: list[Dispatch]
+    v: int = VERSION
+
+
+class StepDone(msgspec.Struct, array_like=True, frozen=True, tag="D", gc=False):
+    """An attempt succeeded. `output_ref` names the output when it is large."""
+
+    run_id: UUID
+    scope: str
+    node: str
+    attempt: int
+    output: Any = None
+    port: str | None = None
+    output_ref: UUID | None = None
+
+
+class StepFailed(msgspec.Struct, array_like=True, frozen=True, tag="F", gc=False):
+    """An attempt failed. `after` is the least wait in seconds that the other side asked for."""
+
+    run_id: UUID
+    scope: str
+    node: str
+    attempt: int
+    code: str
+    message: str
+    retryable: bool
+    timed_out: bool = False
+    after: float | None = None
+    details: Any = None
+
+
+class StepParked(msgspec.Struct, array_like=True, frozen=True, tag="P", gc=False):
+    """Not now: the same attempt again after so many seconds."""
+
+    run_id: UUID
+    scope: str
+    node: str
+    attempt: int
+    after: float
+    reason: str = ""
+
+
+class Wake(msgspec.Struct, array_like=True, frozen=True, tag="W", gc=False):
+    """Look at this run: it was started, or it has been silent for too long.
+
+    `nudge` is above 0 when outstanding dispatches are to be published again; it makes their keys
+    new, so that de-duplication does not swallow them.
+    """
+
+    run_id: UUID
+    nudge: int = 0
+
+
+class TimerDue(msgspec.Struct, array_like=True, frozen=True, tag="T", gc=False):
+    """A timer of the run is due; `key` names it."""
+
+    run_id: UUID
+    key: str
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="C", gc=False):
+    """Somebody wants this run to end."""
+
+    run_id: UUID
+    by: str = ""
+    reason: str = ""
+
+
+Event = StepDone | StepFailed | StepParked | Wake | TimerDue | Cancel
+
+
+class Inbox(msgspec.Struct, array_like=True, frozen=True, tag="i"):
+    """Events of runs of one partition, which became ready together."""
+
+    events: list[Event]
+    v: int = VERSION
+
+
+class Finished(msgspec.Struct, array_like=True, frozen=True, tag="f"):
+    """These runs ended."""
+
+    org: str
+    run_ids: list[UUID]
+    v: int = VERSION
+
+
+class Live(msgspec.Struct, array_like=True, frozen=True, tag="l"):
+    """These runs advanced to these sequence numbers."""
+
+    runs: list[tuple[UUID, int]]
+
+
+class Stopped(msgspec.Struct, array_like=True, frozen=True, tag="x"):
+    """The results of these attempts are no longer wanted: (run, scope, node, attempt)."""
+
+    steps: list[tuple[UUID, str, str, int]]
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_dispatches = msgspec.msgpack.Decoder(Dispatches).decode
+decode_inbox = msgspec.msgpack.Decoder(Inbox).decode
+decode_finished = msgspec.msgpack.Decoder(Finished).decode
+decode_live = msgspec.msgpack.Decoder(Live).decode
+decode_stopped = msgspec.msgpack.Decoder(Stopped).decode
