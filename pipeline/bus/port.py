@@ -63,7 +63,7 @@ class Message(Protocol):
 
 
 class Subscription(Protocol):
-    """A reader of a channel. At most `credits` messages are out at a time."""
+    """A reader of a channel. At most `credit` messages are out at a time."""
 
     async def batch(self) -> list[Message]:
         """Wait for messages and return all that have arrived. Empty once the reader is closed."""
@@ -98,11 +98,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def subscribe(self, channel: Channel, credits: int) -> Subscription:
+    async def subscribe(self, channel: Channel, credit: int) -> Subscription:
         """Read a channel, making it if it does not exist.
 
         Credits given back by `release` are what is pulled next: a reader never holds more than
-        `credits` unfinished messages.
+        `credit` unfinished messages.
         """
         ...
 
