@@ -1,0 +1,127 @@
+"""Every setting, once. `PERMAFLOW_…` in the environment or a `.env` file; flags win over both.
+
+Durations are seconds. An empty URL means: start the embedded server (`permaflow up`), or do
+without (`permaflow serve`, which says what it needs).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from permaflow.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """How this installation is set up."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PERMAFLOW_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    # Servers
+    database_url: str = Field("", description="PostgreSQL 15 or newer: the only truth.")
+    nats_url: str = Field("", description="NATS 2.12 or newer with JetStream.")
+    kafka_bootstrap: str = Field("", description="Kafka brokers, `host:port,host:port`.")
+    redis_url: str = Field("", description="Redis or Valkey: a cache, never a truth.")
+    data_dir: Path = Field(
+        Path(".permaflow"), description="Where `up` keeps the embedded servers' data."
+    )
+
+    # Doors
+    http_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    http_port: int = Field(3000, ge=0, le=65535, description="Port of the gateway; 0 picks one.")
+    ops_host: str = Field("127.0.0.1", description="Address of the ops port of every vertex.")
+    ops_port: int = Field(
+        0, ge=0, le=65535, description="Port of /livez, /readyz and /metrics; 0 picks one."
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="The key that the command line sends to the gateway."
+    )
+    api_url: str = Field("http://127.0.0.1:3000", description="The gateway the command line uses.")
+    encryption_keys: SecretStr = Field(
+        SecretStr(""),
+        description="`id:base64` of 32 bytes, comma-separated; the first encrypts, all decrypt.",
+    )
+
+    # Sources of changes
+    cdc_tables: str = Field(
+        "", description="Tables of the database to watch, `schema.table`, comma-separated."
+    )
+    cdc_slot: str = Field("permaflow", description="Name of the replication slot and publication.")
+    kafka_topics: str = Field("", description="Debezium topics to read, comma-separated.")
+    kafka_group: str = Field(
+        "permaflow", description="Consumer group; its offsets are in the store."
+    )
+
+    # What tasks may reach
+    http_allow: str = Field(
+        "",
+        description="Private addresses that HTTP steps may reach, `host:port` or `cidr`, "
+        "comma-separated. Everything private is refused otherwise.",
+    )
+    sources: str = Field(
+        "",
+        description="PostgreSQL databases for action_record, `name=url`, separated by spaces.",
+    )
+    functions: str = Field(
+        "", description="Modules with functions for code_function, comma-separated."
+    )
+    task_types: str = Field("", description="Modules with further task types, comma-separated.")
+
+    # The engine
+    stages: str = Field("http,record,code", description="The stages a runner serves.")
+    concurrency: int = Field(
+        256, ge=1, le=100_000, description="Steps that a runner has in work at once, per stage."
+    )
+    step_timeout: float = Field(
+        60.0, gt=0, description="Timeout of a step whose node and task type set none."
+    )
+    cache_runs: int = Field(
+        20_000, ge=1, description="Runs whose state an orchestrator keeps in memory."
+    )
+    database_pool: int = Field(4, ge=1, le=200, description="Connections per process.")
+    reconcile_after: float = Field(
+        5.0, gt=0, description="A running run that is silent for so long is looked at."
+    )
+    retention_days: int = Field(90, ge=1, description="How long finished runs are kept.")
+    key_retention_days: int = Field(
+        400, ge=1, description="How long the identity of a trigger event is remembered."
+    )
+
+    # Limits
+    max_document_bytes: int = Field(1_000_000, ge=1, description="Size of a workflow document.")
+    max_input_bytes: int = Field(16_000_000, ge=1, description="Size of a run's input.")
+    max_output_bytes: int = Field(16_000_000, ge=1, description="Size of a step's output.")
+    inline_bytes: int = Field(32_000, ge=1, description="Values above this are kept by reference.")
+    max_dispatch_bytes: int = Field(
+        256_000, ge=1, description="A rendered config above this travels by reference."
+    )
+
+    # Telemetry
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
+
+    @cached_property
+    def stage_names(self) -> tuple[str, ...]:
+        return split(self.stages)
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated setting."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def load_settings(**flags: object) -> Settings:
+    """The settings of this process. Raises `SettingsError` that names the variable at fault."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "PERMAFLOW_" + "_".join(str(part) for part in first["loc"]).upper()
+        message = f"{name}: {first['msg']}. See docs/reference/settings.md."
+        raise SettingsError(message) from None
