@@ -30,7 +30,7 @@ lint: $(STAMP) ## Check style, format, types and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 bench: $(STAMP) ## Measure, and write the figures to bench/results
 	$(BIN)/python -m bench $(ARGS)

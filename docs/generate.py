@@ -1,0 +1,151 @@
+"""Writes docs/reference from the code: `make docs`. `--check` only says which pages are stale."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from permaflow import errors
+from pipeline.settings import Settings
+
+REFERENCE = Path(__file__).parent / "reference"
+NOTICE = "<!-- Generated from {source} by `make docs`; edit that file instead. -->"
+
+
+def row(*cells: str) -> str:
+    """A line of a table; a cell may hold any text."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def table(*columns: str) -> list[str]:
+    return [row(*columns), row(*("---" for _ in columns))]
+
+
+def settings_page() -> Iterator[str]:
+    """Every variable, in the order and under the headings of the class."""
+    yield "# Settings"
+    yield ""
+    yield NOTICE.format(source="pipeline/settings.py")
+    yield ""
+    yield from (inspect.getdoc(inspect.getmodule(Settings)) or "").splitlines()
+    prefix = str(Settings.model_config["env_prefix"])
+    for title, names in sections(Settings):
+        yield ""
+        yield f"## {title}"
+        yield ""
+        yield from table("Variable", "Type", "Default", "What it does")
+        for name in names:
+            field = Settings.model_fields[name]
+            variable = f"`{prefix}{name.upper()}`"
+            yield row(variable, kind(field), default(field), field.description or "")
+
+
+def sections(model: type[Any]) -> list[tuple[str, list[str]]]:
+    """The fields of a model under the comments that divide its source."""
+    found: list[tuple[str, list[str]]] = [("General", [])]
+    for line in inspect.getsource(model).splitlines():
+        if heading := re.fullmatch(r" {4}# (.+)", line):
+            found.append((heading[1], []))
+        elif (field := re.match(r" {4}(\w+):", line)) and field[1] in model.model_fields:
+            found[-1][1].append(field[1])
+    return [(title, names) for title, names in found if names]
+
+
+def kind(field: FieldInfo) -> str:
+    """The type in a user's words, with its bounds."""
+    annotation: Any = field.annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    words = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        SecretStr: "secret",
+    }
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(limit, attribute)}"
+        for limit in field.metadata
+        for attribute, sign in signs.items()
+        if hasattr(limit, attribute)
+    ]
+    return ", ".join([words.get(annotation, f"`{annotation}`"), *bounds])
+
+
+def default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    return f"`{value}`" if value not in ("", None) else "empty"
+
+
+def errors_page() -> Iterator[str]:
+    """Every class of permaflow/errors.py, parents first."""
+    yield "# Errors"
+    yield ""
+    yield NOTICE.format(source="permaflow/errors.py")
+    yield ""
+    yield "What Permaflow raises on purpose. `code` stands in answers, logs and journals and does"
+    yield "not change; a retryable error may pass by itself."
+    yield ""
+    yield "```text"
+    yield from (inspect.getdoc(errors) or "").partition("::\n\n")[2].splitlines()
+    yield "```"
+    yield ""
+    yield from table("Code", "Class", "Retryable", "What it says")
+    for error in family(errors.PermaflowError):
+        says = (inspect.getdoc(error) or "").splitlines()[0]
+        yield row(
+            f"`{error.code}`", f"`{error.__name__}`", "yes" if error.retryable else "no", says
+        )
+
+
+def family(error: type[errors.PermaflowError]) -> Iterator[type[errors.PermaflowError]]:
+    yield error
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from family(child)
+
+
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
+    check = parser.parse_args().check
+    stale = 0
+    for name, page in PAGES.items():
+        path = REFERENCE / name
+        text = "\n".join(page()).rstrip() + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if check:
+            print(f"docs/reference/{name} is stale: run `make docs`", file=sys.stderr)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"docs/reference/{name} written")
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
