@@ -1,0 +1,3 @@
+"""Fixtures live in plug-in modules beside this file, one per topic."""
+
+pytest_plugins = ["tests.fix_servers"]
