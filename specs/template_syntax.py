@@ -1,0 +1,135 @@
+"""The grammar of templates: a string to its literal parts and paths.
+
+::
+
+    text     = (anything | "{{{{" | template)*
+    template = "{{" path ( "?" | "??" literal )? "}}"
+    path     = name ( "." name | "[" index "]" | '["' anything '"]' )*
+    literal  = JSON string, number, true, false, null, or 'a string'
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from permaflow.plan import MISSING, Json
+from specs.paths import ROOTS, Path
+from specs.reading import suggestion
+
+MAX_TEMPLATE_BYTES = 16 * 1024
+MAX_SEGMENTS = 64
+
+_NAME = r"[\w$@][\w$@:-]*"
+_PATH = re.compile(rf"{_NAME}(?:\.{_NAME}|\[\s*(?:\d+|\"[^\"]*\"|'[^']*')\s*\])*")
+_SEGMENT = re.compile(rf"\.?({_NAME})|\[\s*(?:(\d+)|\"([^\"]*)\"|'([^']*)')\s*\]")
+_LITERAL = re.compile(
+    r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^'\\]*)'|(-?\d{1,15}(?:\.\d{1,15})?|true|false|null)\b)"""
+)
+_SPACE = re.compile(r"\s*")
+
+
+class TemplateFault(Exception):
+    """A template is not one; the message says why and where. Never leaves `specs`."""
+
+
+def parse_template(text: str) -> list[str | Path]:
+    if len(text) > MAX_TEMPLATE_BYTES or (
+        len(text) * 4 > MAX_TEMPLATE_BYTES
+        and len(text.encode("utf-8", "replace")) > MAX_TEMPLATE_BYTES
+    ):
+        raise TemplateFault(
+            f"A text with templates in it may have {MAX_TEMPLATE_BYTES // 1024} KB; "
+            "move the fixed part into a function or a record."
+        )
+    parts: list[str | Path] = []
+    literal: list[str] = []
+    at = 0
+    while (start := text.find("{{", at)) >= 0:
+        literal.append(text[at:start])
+        if text.startswith("{{{{", start):
+            literal.append("{{")
+            at = start + 4
+            continue
+        path, at = _path(text, start)
+        if said := "".join(literal):
+            parts.append(said)
+        literal.clear()
+        parts.append(path)
+    literal.append(text[at:])
+    if (said := "".join(literal)) or not parts:
+        parts.append(said)
+    return parts
+
+
+def _path(text: str, start: int) -> tuple[Path, int]:
+    """The path of the template that opens at `start`, and where the text goes on after it."""
+    at = _skip(text, start + 2)
+    match = _PATH.match(text, at)
+    if match is None:
+        raise TemplateFault(_unexpected(text, start, at, "a path such as `trigger.record.name`"))
+    path = match.group()
+    segments = parse_path(path)
+    at = _skip(text, match.end())
+    fallback: Json = MISSING
+    over_null = False
+    if text.startswith("??", at):
+        literal = _LITERAL.match(text, at + 2)
+        if literal is None:
+            raise TemplateFault(
+                _unexpected(text, start, _skip(text, at + 2), 'a literal such as `"none"`')
+            )
+        fallback, over_null, at = _literal(literal), True, _skip(text, literal.end())
+    elif text.startswith("?", at):
+        fallback, at = None, _skip(text, at + 1)
+    if not text.startswith("}}", at):
+        raise TemplateFault(
+            _unexpected(text, start, at, '`}}`, or before it `?` or `?? "literal"`')
+        )
+    return Path(segments, path, fallback, over_null), at + 2
+
+
+def parse_path(path: str) -> tuple[str, ...]:
+    """The names of a path as written; the first is one of `ROOTS`."""
+    segments = tuple(
+        next(group for group in match.groups() if group is not None)
+        for match in _SEGMENT.finditer(path)
+    )
+    if len(segments) > MAX_SEGMENTS:
+        raise TemplateFault(f"`{path[:40]}…` has more than {MAX_SEGMENTS} names.")
+    if segments[0] not in ROOTS:
+        raise TemplateFault(
+            f"`{path}` starts with `{segments[0]}`, which a template cannot look at; "
+            f"{suggestion(segments[0], ROOTS)}it can look at {', '.join(ROOTS)}."
+        )
+    return segments
+
+
+def _literal(match: re.Match[str]) -> Json:
+    double, single, other = match.groups()
+    if single is not None:
+        return single
+    source = other if double is None else f'"{double}"'
+    try:
+        return msgspec.json.decode(source)
+    except msgspec.DecodeError as error:
+        raise TemplateFault(f"`{source[:80]}` after `??` is not a JSON literal.") from error
+
+
+def _unexpected(text: str, start: int, at: int, wanted: str) -> str:
+    if text.find("}}", start) < 0:
+        return (
+            f"The `{{{{` at character {start + 1} is never closed by `}}}}`; "
+            "write `{{{{` where `{{` is meant as text."
+        )
+    found = "the end of the text" if at >= len(text) else f"`{text[at]}`"
+    return (
+        f"Unexpected {found} at character {at + 1}; expected {wanted}. A template looks up one "
+        "path: it has no filters, calls or operators."
+    )
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at

@@ -1,0 +1,264 @@
+"""Templates: `{{trigger.record.name}}` inside the strings of a config.
+
+One template looks up one path. There are no filters, calls or operators, so nothing can be run.
+
+* A string that is one template keeps the value's type: `"{{trigger.record.amount}}"` is a number.
+  Inside text, strings stand as they are and everything else as JSON.
+* A path starts at `trigger`, `steps`, `loop`, `error` or `run`, and goes on by names and indexes:
+  `steps.my-step.output.items.0.id`, `items[0]`, `["any name"]`.
+* A path that leads nowhere is an error, unless it is written `{{path?}}` (null; inside text,
+  nothing) or `{{path ?? "literal"}}` (the JSON literal; also in place of null).
+* `{{{{` stands for a literal `{{`. A looked-up value is data: it is never read as a template.
+
+A compiled config is either plain JSON, or an expression that makes the plain JSON for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from permaflow.errors import DocumentError, EvaluationError
+from permaflow.plan import MISSING, Constant, Context, Expression, Json
+from specs.paths import SCALARS, Path
+from specs.reading import Report, step_into
+from specs.template_syntax import TemplateFault, parse_template
+
+MAX_TEXT_BYTES = 256 * 1024
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text with paths in it."""
+
+    parts: tuple[str | Path, ...]
+
+    def evaluate(self, context: Context) -> str:
+        pieces: list[str] = []
+        size = 0
+        for part in self.parts:
+            piece = part if type(part) is str else _as_text(part, context)  # type: ignore[arg-type]
+            size += len(piece)
+            if size > MAX_TEXT_BYTES:
+                raise EvaluationError(_TOO_LONG)
+            pieces.append(piece)
+        text = "".join(pieces)
+        if size * 4 > MAX_TEXT_BYTES and len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
+            raise EvaluationError(_TOO_LONG)
+        return text
+
+
+_TOO_LONG = (
+    f"A text with templates in it became longer than {MAX_TEXT_BYTES // 1024} KB; "
+    'hand large values on whole, as in `"{{steps.a.output}}"`.'
+)
+
+
+def _as_text(path: Path, context: Context) -> str:
+    value = path.evaluate(context)
+    if type(value) is str:
+        return value
+    if value is None and path.fallback is None and path.look(context) is MISSING:
+        return ""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EvaluationError(f"`{path.text}` cannot be written as JSON.") from error
+
+
+Template = Path | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """An object some of whose values are expressions."""
+
+    plain: Mapping[str, Json]
+    parts: tuple[tuple[str, Expression], ...]
+    """`plain` holds every key, in the order of the document; `parts` replace some values."""
+
+    def evaluate(self, context: Context) -> Json:
+        values = dict(self.plain)
+        for name, part in self.parts:
+            values[name] = part.evaluate(context)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """An array some of whose values are expressions."""
+
+    plain: tuple[Json, ...]
+    parts: tuple[tuple[int, Expression], ...]
+
+    def evaluate(self, context: Context) -> Json:
+        values = list(self.plain)
+        for index, part in self.parts:
+            values[index] = part.evaluate(context)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A config with several templates, which together must not make more than 16 MB."""
+
+    whole: Expression
+    paths: tuple[Path, ...]
+    limit: int = MAX_CONFIG_BYTES
+
+    def evaluate(self, context: Context) -> Json:
+        total = 0
+        sizes: dict[int, int] = {}
+        for path in self.paths:
+            value = path.look(context)
+            if type(value) is dict or type(value) is list:
+                size = sizes.get(id(value))
+                if size is None:
+                    size = sizes[id(value)] = _size(value, path)
+                total += size
+            if total > self.limit:
+                raise EvaluationError(
+                    f"The templates of this config make more than {self.limit // 1024 // 1024} MB; "
+                    "hand on only what the step needs."
+                )
+        return self.whole.evaluate(context)
+
+
+def _size(value: Json, path: Path) -> int:
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EvaluationError(f"`{path.text}` cannot be written as JSON.") from error
+
+
+Config = Path | Text | Fields | Items | Bounded
+
+
+def render(config: Json, context: Context) -> Json:
+    """The plain JSON that a compiled config stands for; one without templates comes back as is."""
+    if isinstance(config, Path | Text | Fields | Items | Bounded | Constant):
+        return config.evaluate(context)
+    return config
+
+
+# --- compiling ----------------------------------------------------------------------------------
+
+
+def compile_template(text: str) -> Constant | Template:
+    """Raises `DocumentError` with one problem, whose pointer is empty."""
+    report = Report()
+    compiled = read_template(text, "", report)
+    if report.problems:
+        raise DocumentError(report.problems, report.problems[0].message)
+    return Constant(compiled) if isinstance(compiled, str) else compiled
+
+
+def compile_config(value: Json) -> Json:
+    """`value` with its templates compiled; the same object if there are none.
+
+    Raises `DocumentError` with every problem; pointers are relative to `value`.
+    """
+    report = Report()
+    compiled = read_config(value, "", report)
+    if report.problems:
+        raise DocumentError(report.problems)
+    return compiled
+
+
+Look = Callable[[Path, str], None]
+"""Is shown every path of a template, with the pointer of the string it stands in."""
+
+
+def read_template(
+    text: str, pointer: str, report: Report, look: Look | None = None
+) -> str | Template:
+    """A string without templates comes back as the text that it stands for."""
+    if "{{" not in text:
+        return text
+    try:
+        parts = parse_template(text)
+    except TemplateFault as bad:
+        report.add(pointer, "bad_template", str(bad))
+        return text
+    if look is not None:
+        for part in parts:
+            if not isinstance(part, str):
+                look(part, pointer)
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, str) for part in parts):
+        return "".join(part for part in parts if isinstance(part, str))
+    return Text(tuple(parts))
+
+
+@dataclass(slots=True)
+class _Seen:
+    look: Look | None
+    paths: list[Path] = field(default_factory=list)
+
+    def __call__(self, path: Path, pointer: str) -> None:
+        self.paths.append(path)
+        if self.look is not None:
+            self.look(path, pointer)
+
+
+def read_config(value: Json, pointer: str, report: Report, look: Look | None = None) -> Json:
+    """Like `compile_config`, but tells `report`. `value` is at most 64 levels deep."""
+    seen = _Seen(look)
+    compiled = _read(value, pointer, report, seen)
+    if len(seen.paths) > 1 and compiled is not value:
+        return Bounded(compiled, tuple(seen.paths))
+    return compiled
+
+
+def _read(value: Json, pointer: str, report: Report, look: Look) -> Json:
+    if type(value) is str:
+        return read_template(value, pointer, report, look)
+    if type(value) is dict:
+        changed = {}
+        for name, part in value.items():
+            if type(part) in _PLAIN:
+                continue
+            compiled = _read(part, step_into(pointer, name), report, look)
+            if compiled is not part:
+                changed[name] = compiled
+        return _object(value, changed) if changed else value
+    if type(value) is list:
+        swapped = {}
+        for index, part in enumerate(value):
+            if type(part) in _PLAIN:
+                continue
+            compiled = _read(part, f"{pointer}/{index}", report, look)
+            if compiled is not part:
+                swapped[index] = compiled
+        return _array(value, swapped) if swapped else value
+    return value
+
+
+_PLAIN = SCALARS - {str}
+_JSON = SCALARS | {dict, list}
+
+
+def _object(value: dict[str, Json], changed: dict[str, Json]) -> Json:
+    plain = {**value, **changed}
+    parts = tuple((name, part) for name, part in changed.items() if type(part) not in _JSON)
+    if not parts:
+        return plain
+    for name, _ in parts:
+        plain[name] = None
+    return Fields(plain, parts)
+
+
+def _array(value: list[Json], changed: dict[int, Json]) -> Json:
+    plain = list(value)
+    for index, part in changed.items():
+        plain[index] = part
+    parts = tuple((index, part) for index, part in changed.items() if type(part) not in _JSON)
+    if not parts:
+        return plain
+    for index, _ in parts:
+        plain[index] = None
+    return Items(tuple(plain), parts)
