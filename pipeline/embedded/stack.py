@@ -11,10 +11,12 @@ from typing import Self
 from permaflow.errors import ServerError
 from pipeline.embedded.binaries import Finder, find_binary
 from pipeline.embedded.directory import DataDirectory
+from pipeline.embedded.kafka import Kafka
 from pipeline.embedded.lock import DirectoryLock
 from pipeline.embedded.nats import Nats
 from pipeline.embedded.postgres import Postgres
 from pipeline.embedded.server import Recipe, Server
+from pipeline.embedded.valkey import Valkey
 
 ALL_SERVERS = frozenset({"postgres", "nats", "kafka", "valkey"})
 
@@ -51,11 +53,12 @@ class Stack:
         recipes: dict[str, Recipe] = {
             "postgres": Postgres(self._directory, find),
             "nats": Nats(self._directory, find, nats_sync_interval),
+            "kafka": Kafka(self._directory, find),
+            "valkey": Valkey(self._directory, find),
         }
         self.servers: dict[str, Server] = {
             name: Server(recipes[name], self._directory, start_timeout)
             for name in sorted(servers - set(self._urls))
-            if name in recipes
         }
 
     @property
