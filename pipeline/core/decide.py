@@ -1,0 +1,439 @@
+"""`decide`: what has to happen next in a run, given what has just been reported.
+
+Rules of this file:
+
+* Pure: no I/O, no clock, no random number. Chance comes in as a number in [0, 1).
+* Total: an event that is late, repeated, or about something that is gone changes nothing.
+* Every change goes through `fold`: an entry is applied as it is written, and never otherwise.
+* A node is dispatched at most once for each attempt; only a result of the current attempt counts.
+* Effects are what the shell does after the entries are committed. They can be asked for again at
+  any time (`outstanding`), so losing them costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from permaflow.errors import EvaluationError
+from permaflow.plan import (
+    FAILURES,
+    ROOT,
+    Branch,
+    Delay,
+    Goto,
+    Loop,
+    Node,
+    Outcome,
+    Pass,
+    Stop,
+    Task,
+    Trigger,
+)
+from pipeline.core.effects import (
+    ClearTimer,
+    Decision,
+    Dispatch,
+    Effect,
+    SetTimer,
+    StopStep,
+)
+from pipeline.core.entries import (
+    Cancelled,
+    CancelRequested,
+    Dispatched,
+    Entry,
+    Failed,
+    Finished,
+    Iterated,
+    IterationFailed,
+    Jumped,
+    LoopOpened,
+    Parked,
+    Retrying,
+    Skipped,
+    Started,
+    Succeeded,
+    Waiting,
+)
+from pipeline.core.events import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptParked,
+    CancelAsked,
+    Event,
+    TimerFired,
+    Woken,
+)
+from pipeline.core.fold import fold
+from pipeline.core.loops import next_iterations, read_items
+from pipeline.core.state import RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
+from pipeline.core.truth import truth
+
+
+def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
+    """Apply `events` to `run` (which changes) and say what to append and what to do.
+
+    The run must be thrown away if the entries cannot be appended.
+    """
+    return _Turn(run, chance).take(events)
+
+
+def outstanding(run: Run) -> list[Effect]:
+    """Every dispatch that is with a runner, asked for again: same attempts, same configs."""
+    turn = _Turn(run, 0.5)
+    for (scope_id, name), attempt in run.outstanding.items():
+        turn.dispatch(run.scopes[scope_id], run.plan_node(name), attempt)
+    return turn.effects
+
+
+class _Turn:
+    """One call of `decide`: the entries and effects so far, and the nodes still to look at."""
+
+    def __init__(self, run: Run, chance: float) -> None:
+        self.run = run
+        self.chance = chance
+        self.entries: list[Entry] = []
+        self.effects: list[Effect] = []
+        self.queue: deque[tuple[Scope, str]] = deque()
+        self.stale = 0
+        self.unknown = 0
+
+    def take(self, events: Iterable[Event]) -> Decision:
+        run = self.run
+        for event in events:
+            if run.finished:
+                self.stale += 1
+                if isinstance(event, TimerFired):
+                    self.effects.append(ClearTimer(event.key))
+                continue
+            self._hear(event)
+            self._settle()
+        self._collect_dropped()
+        run.settle_status()
+        return Decision(self.entries, self.effects, self.stale, self.unknown)
+
+    def write(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        fold(self.run, (entry,))
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case AttemptDone():
+                if state := self._current(event):
+                    self._succeed(event.scope, event.node, state, event)
+            case AttemptFailed():
+                if state := self._current(event):
+                    self._attempt_failed(event, state)
+            case AttemptParked():
+                if state := self._current(event):
+                    key = timer_key("retry", event.scope, event.node, state.attempt)
+                    self.write(
+                        Parked(event.scope, event.node, event.attempt, event.after, event.reason)
+                    )
+                    self.effects.append(SetTimer(key, event.after))
+            case TimerFired(key=key):
+                self._timer(key)
+            case CancelAsked():
+                self.write(CancelRequested(event.by, event.reason))
+                self.write(Finished("cancelled", "cancelled", event.reason))
+            case Woken():
+                if not self.run.started:
+                    self._start()
+
+    def _current(self, event: AttemptDone | AttemptFailed | AttemptParked) -> NodeState | None:
+        """The node that waits for this very attempt; None when the event is late or early."""
+        scope = self.run.scopes.get(event.scope)
+        state = scope.nodes.get(event.node) if scope is not None else None
+        if state is not None and state.phase is RUNNING and state.attempt == event.attempt:
+            return state
+        if state is None or event.attempt > state.attempt:
+            self.unknown += 1
+        else:
+            self.stale += 1
+        return None
+
+    def _succeed(self, scope: str, node: str, state: NodeState, event: AttemptDone) -> None:
+        self.write(Succeeded(scope, node, event.attempt, event.output, event.port, event.ref))
+        self._ended(self.run.scopes.get(scope), node)
+
+    def _attempt_failed(self, event: AttemptFailed, state: NodeState) -> None:
+        node = self.run.plan_node(event.node)
+        retry = node.retry
+        if event.retryable and state.retries < retry.max_retries:
+            delay = retry.delay(state.retries + 1, self.chance).total_seconds()
+            if event.after is not None:
+                delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
+            key = timer_key("retry", event.scope, event.node, state.attempt)
+            self.write(
+                Retrying(
+                    event.scope,
+                    event.node,
+                    event.attempt,
+                    delay,
+                    event.code,
+                    event.message,
+                    event.timed_out,
+                )
+            )
+            self.effects.append(SetTimer(key, delay))
+            return
+        self._fail(
+            self.run.scopes[event.scope],
+            node,
+            event.attempt,
+            event.code,
+            event.message,
+            timed_out=event.timed_out,
+            details=event.details,
+        )
+
+    def _timer(self, key: str) -> None:
+        timer = self.run.timers.get(key)
+        if timer is None:
+            self.stale += 1
+            self.effects.append(ClearTimer(key))
+        elif timer.kind == "run":
+            self.write(Finished("timed_out", "run_timeout", "The run took longer than it may."))
+        elif timer.kind == "delay":
+            self._pass(self.run.scopes[timer.scope], timer.node)
+        else:
+            scope = self.run.scopes[timer.scope]
+            self._attempt(scope, self.run.plan_node(timer.node))
+
+    # --- the start, and what follows from an ended node -------------------------------------------
+
+    def _start(self) -> None:
+        run = self.run
+        triggers = run.program.triggers
+        trigger = run.trigger if run.trigger in triggers else (triggers[0] if triggers else "")
+        self.write(Started(trigger))
+        if run.program.plan.timeout is not None:
+            self.effects.append(SetTimer(RUN_TIMER, run.program.plan.timeout.total_seconds()))
+        self._open(run.root)
+
+    def _open(self, scope: Scope) -> None:
+        self.queue.extend((scope, name) for name in self.run.program.entries[scope.name])
+
+    def _ended(self, scope: Scope | None, name: str) -> None:
+        """Look at what waits for a node that has ended, if its scope is still open."""
+        if scope is not None:
+            self.queue.extend(
+                (scope, follower) for follower in self.run.program.plan.followers[name]
+            )
+
+    def _settle(self) -> None:
+        """Go on until nothing more follows; then the run may be over."""
+        run = self.run
+        while not run.finished:
+            if self.queue:
+                scope, name = self.queue.popleft()
+                self._look(scope, name)
+            elif run.touched:
+                touched, run.touched = run.touched, []
+                for scope, name in dict.fromkeys(touched):
+                    self._continue_loop(scope, name)
+            else:
+                if run.started and run.root.open == 0:
+                    self._finish()
+                break
+        self.queue.clear()
+
+    def _look(self, scope: Scope, name: str) -> None:
+        """Fire or skip a node whose `when` has become known."""
+        if self.run.scopes.get(scope.id) is not scope:
+            return
+        state = scope.nodes.get(name)
+        if state is not None and (state.outcome is not None or state.phase is not None):
+            return
+        node = self.run.plan_node(name)
+        verdict = truth(node.when, scope.nodes)
+        if verdict:
+            self._fire(scope, node)
+        elif verdict is False:
+            self.write(Skipped(scope.id, name))
+            self._ended(scope, name)
+
+    def _finish(self) -> None:
+        run = self.run
+        exits = run.program.plan.exits
+        ends = [run.root.nodes[name].outcome for name in exits]
+        if not exits or Outcome.SUCCESS in ends:
+            self.write(Finished("completed"))
+            return
+        failed = next((n for n, s in run.root.nodes.items() if s.outcome in FAILURES), "")
+        error = run.root.steps.get(failed, {}).get("error") or {}
+        message = error.get("message") or f"None of the exitpoints succeeded: {', '.join(exits)}."
+        self.write(Finished("failed", error.get("code") or "no_exit_reached", message, failed))
+
+    # --- firing -----------------------------------------------------------------------------------
+
+    def _fire(self, scope: Scope, node: Node) -> None:
+        for loser in node.cancels:
+            state = scope.node(loser)
+            if state.outcome is None:
+                self.write(Cancelled(scope.id, loser))
+                self._ended(scope, loser)
+        if self.run.steps_used >= self.run.program.plan.max_steps:
+            limit = self.run.program.plan.max_steps
+            self.write(
+                Finished("failed", "step_limit", f"The run used up its {limit} steps.", node.id)
+            )
+            return
+        try:
+            self._work(scope, node)
+        except EvaluationError as error:
+            self._fail(scope, node, scope.node(node.id).attempt, error.code, str(error))
+
+    def _work(self, scope: Scope, node: Node) -> None:
+        match node.work:
+            case Task():
+                self._attempt(scope, node)
+            case Trigger():
+                if node.id == self.run.trigger:
+                    self._pass(scope, node.id)
+                else:
+                    self.write(Skipped(scope.id, node.id))
+                    self._ended(scope, node.id)
+            case Pass():
+                self._pass(scope, node.id)
+            case Branch(cases=cases, default=default):
+                port = next((p for p, test in cases if test.evaluate(scope.context)), default)
+                self.write(Succeeded(scope.id, node.id, 0, {"branch": port}, port))
+                self._ended(scope, node.id)
+            case Delay() as delay:
+                self._delay(scope, node, delay)
+            case Loop() as loop:
+                items = read_items(loop, scope.context)
+                self.write(LoopOpened(scope.id, node.id, items))
+                self.run.touched.append((scope, node.id))
+
+    def _pass(self, scope: Scope, name: str) -> None:
+        self.write(Succeeded(scope.id, name, 0))
+        self._ended(self.run.scopes.get(scope.id), name)
+
+    def _delay(self, scope: Scope, node: Node, delay: Delay) -> None:
+        duration: float | None = None
+        until: str | None = None
+        if delay.duration is not None:
+            value = delay.duration.evaluate(scope.context)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                message = f"`duration` of `{node.id}` is {value!r}, which is no number of seconds."
+                raise EvaluationError(message)
+            duration = max(0.0, float(value))
+        elif delay.until is not None:
+            value = delay.until.evaluate(scope.context)
+            if not isinstance(value, str):
+                raise EvaluationError(f"`until` of `{node.id}` is {value!r}, which is no time.")
+            until = value
+        self.write(Waiting(scope.id, node.id, duration, until))
+        key = timer_key("delay", scope.id, node.id, scope.node(node.id).attempt)
+        self.effects.append(SetTimer(key, duration, until))
+
+    def _attempt(self, scope: Scope, node: Node) -> None:
+        """Dispatch the next attempt of a task; a config without a value fails it for good."""
+        state = scope.node(node.id)
+        attempt = state.attempt + 1
+        try:
+            self.dispatch(scope, node, attempt)
+        except EvaluationError as error:
+            self._fail(scope, node, state.attempt, error.code, str(error))
+            return
+        self.write(Dispatched(scope.id, node.id, attempt))
+
+    def dispatch(self, scope: Scope, node: Node, attempt: int) -> None:
+        assert isinstance(node.work, Task)
+        config = self.run.program.renderers[node.id](scope.context)
+        timeout = node.timeout.total_seconds() if node.timeout is not None else None
+        self.effects.append(
+            Dispatch(scope.id, node.id, attempt, node.work.stage, node.type, config, timeout)
+        )
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def _fail(
+        self,
+        scope: Scope,
+        node: Node,
+        attempt: int,
+        code: str,
+        message: str,
+        *,
+        timed_out: bool = False,
+        details: object = None,
+    ) -> None:
+        self.write(Failed(scope.id, node.id, attempt, code, message, timed_out, details))
+        match node.on_error:
+            case Stop():
+                self._stop(scope, node.id, code, message)
+            case Goto(node=target):
+                self._jump(scope, node, target)
+            case _:
+                self._ended(self.run.scopes.get(scope.id), node.id)
+
+    def _stop(self, scope: Scope, name: str, code: str, message: str) -> None:
+        """A failure that its scope does not survive."""
+        if scope.id == ROOT:
+            self.write(Finished("failed", code, message, name))
+        else:
+            self.write(IterationFailed(scope.id, code, message))
+
+    def _jump(self, scope: Scope, node: Node, target: str) -> None:
+        limit = self.run.plan_node(target).max_visits
+        if scope.node(target).visits >= limit:
+            message = f"`{node.id}` went to `{target}` {limit} times, which is the limit."
+            self._stop(scope, node.id, "visit_limit", message)
+            return
+        self._ended(scope, node.id)
+        self.write(Jumped(scope.id, node.id, target))
+        self._fire(scope, self.run.plan_node(target))
+        if self.run.scopes.get(scope.id) is scope:
+            self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
+
+    # --- loops ------------------------------------------------------------------------------------
+
+    def _continue_loop(self, scope: Scope, name: str) -> None:
+        """Open the next iterations of a loop, or end it."""
+        if self.run.scopes.get(scope.id) is not scope:
+            return
+        loop = scope.nodes[name].loop
+        node = self.run.plan_node(name)
+        if loop is None or not isinstance(node.work, Loop):
+            return
+        if loop.error is not None and node.work.stop_on_error:
+            code, message = loop.error
+            self._fail(scope, node, scope.nodes[name].attempt, code, message)
+            return
+        if loop.done == len(loop.items):
+            self.write(Succeeded(scope.id, name, 0))
+            self._ended(self.run.scopes.get(scope.id), name)
+            return
+        first, count = next_iterations(loop, node.work.parallel)
+        if count:
+            self.write(Iterated(scope.id, name, first, count))
+            for index in range(first, first + count):
+                self._open(loop.open[index])
+
+    # --- what was dropped -------------------------------------------------------------------------
+
+    def _collect_dropped(self) -> None:
+        """Say what is no longer wanted; forget effects that came to nothing."""
+        run = self.run
+        if run.dropped_timers:
+            gone = set(run.dropped_timers)
+            self.effects = [
+                e for e in self.effects if not (isinstance(e, SetTimer) and e.key in gone)
+            ]
+            self.effects.extend(ClearTimer(key) for key in run.dropped_timers)
+            run.dropped_timers.clear()
+        if run.dropped_steps:
+            dropped = set(run.dropped_steps)
+            self.effects = [
+                e
+                for e in self.effects
+                if not (isinstance(e, Dispatch) and (e.scope, e.node, e.attempt) in dropped)
+            ]
+            self.effects.extend(StopStep(*step) for step in run.dropped_steps)
+            run.dropped_steps.clear()

@@ -1,0 +1,203 @@
+"""What can happen to a run: the entries of its journal.
+
+Rules of this file:
+
+* An entry is a fact that was decided once. Folding a journal never decides anything again, so a
+  journal written by an older engine gives the same state in a newer one.
+* Fields are only ever added at the end, with a default.
+* What can be derived from the plan and the entries before is not written down.
+
+In a journal row an entry is an array: its tag, then its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from permaflow.plan import Json
+
+
+class Started(NamedTuple):
+    """The run began, at this trigger node ("" when the plan has none)."""
+
+    trigger: str
+
+
+class Dispatched(NamedTuple):
+    """This attempt of a step went to a runner."""
+
+    scope: str
+    node: str
+    attempt: int
+
+
+class Succeeded(NamedTuple):
+    """A node ended well. `attempt` is 0 for nodes that no runner does; `ref` names a large output.
+
+    The output of a trigger, and of a loop, is not repeated here.
+    """
+
+    scope: str
+    node: str
+    attempt: int
+    output: Json = None
+    port: str | None = None
+    ref: str | None = None
+
+
+class Failed(NamedTuple):
+    """A node ended badly, after its last attempt."""
+
+    scope: str
+    node: str
+    attempt: int
+    code: str
+    message: str
+    timed_out: bool = False
+    details: Json = None
+
+
+class Retrying(NamedTuple):
+    """An attempt failed; the next one is due after `delay` seconds."""
+
+    scope: str
+    node: str
+    attempt: int
+    delay: float
+    code: str
+    message: str
+    timed_out: bool = False
+
+
+class Parked(NamedTuple):
+    """A runner put an attempt off for `delay` seconds. No retry is used up."""
+
+    scope: str
+    node: str
+    attempt: int
+    delay: float
+    reason: str = ""
+
+
+class Waiting(NamedTuple):
+    """A delay began: for `duration` seconds, or until a moment (RFC 3339)."""
+
+    scope: str
+    node: str
+    duration: float | None
+    until: str | None = None
+
+
+class Skipped(NamedTuple):
+    """This node will not run: what it waits for can no longer come."""
+
+    scope: str
+    node: str
+
+
+class Cancelled(NamedTuple):
+    """This node was stopped because a join no longer needs it."""
+
+    scope: str
+    node: str
+
+
+class LoopOpened(NamedTuple):
+    """A loop knows its items. `ref` names them when they are large."""
+
+    scope: str
+    node: str
+    items: Json
+    ref: str | None = None
+
+
+class Iterated(NamedTuple):
+    """`size` iterations of a loop began, from index `first` on."""
+
+    scope: str
+    node: str
+    first: int
+    size: int
+
+
+class IterationFailed(NamedTuple):
+    """An iteration ended badly, and the loop goes on."""
+
+    scope: str
+    code: str
+    message: str
+
+
+class Jumped(NamedTuple):
+    """After `node` failed, `target` and all that follows from it are open again."""
+
+    scope: str
+    node: str
+    target: str
+
+
+class CancelRequested(NamedTuple):
+    """Somebody wants the run to end."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class Finished(NamedTuple):
+    """The run ended. Whatever was still open in it is dropped."""
+
+    status: str
+    code: str = ""
+    message: str = ""
+    node: str = ""
+
+
+Entry = (
+    Started
+    | Dispatched
+    | Succeeded
+    | Failed
+    | Retrying
+    | Parked
+    | Waiting
+    | Skipped
+    | Cancelled
+    | LoopOpened
+    | Iterated
+    | IterationFailed
+    | Jumped
+    | CancelRequested
+    | Finished
+)
+
+TAGS: dict[type[Any], str] = {
+    Started: "started",
+    Dispatched: "dispatched",
+    Succeeded: "succeeded",
+    Failed: "failed",
+    Retrying: "retrying",
+    Parked: "parked",
+    Waiting: "waiting",
+    Skipped: "skipped",
+    Cancelled: "cancelled",
+    LoopOpened: "loop_opened",
+    Iterated: "iterated",
+    IterationFailed: "iteration_failed",
+    Jumped: "jumped",
+    CancelRequested: "cancel_requested",
+    Finished: "finished",
+}
+"""The word that stands for each entry in a journal; never changed, only added to."""
+
+_TYPES: dict[str, type[Any]] = {tag: kind for kind, tag in TAGS.items()}
+
+
+def to_row(entries: Iterable[Entry]) -> list[tuple[Any, ...]]:
+    """The arrays of a journal row."""
+    return [(TAGS[type(entry)], *entry) for entry in entries]
+
+
+def from_row(row: Iterable[Sequence[Any]]) -> list[Entry]:
+    """The entries of a journal row. An unknown tag raises `KeyError`: a newer engine wrote it."""
+    return [_TYPES[array[0]](*array[1:]) for array in row]

@@ -1,0 +1,312 @@
+"""`fold`: what each entry of a journal does to the state of a run.
+
+Rules of this file:
+
+* Folding never decides: no `when` is evaluated here, no expression, no policy.
+* Folding is total for entries that `decide` wrote, in the order it wrote them.
+* The live state is the same fold: `decide` applies each entry here as it writes it. Therefore
+  fold(journal) equals the live state, always.
+* Consequences that follow from the plan alone (a scope closes with its last node, a jump opens
+  all that follows) happen here, so that no entry has to repeat them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from permaflow.plan import Continue, Json, Outcome, Trigger
+from pipeline.core.entries import (
+    Cancelled,
+    CancelRequested,
+    Dispatched,
+    Entry,
+    Failed,
+    Finished,
+    Iterated,
+    IterationFailed,
+    Jumped,
+    LoopOpened,
+    Parked,
+    Retrying,
+    Skipped,
+    Started,
+    Succeeded,
+    Waiting,
+)
+from pipeline.core.state import (
+    DELAYED,
+    LOOPING,
+    RETRYING,
+    RUN_TIMER,
+    RUNNING,
+    LoopState,
+    NodeState,
+    Overlay,
+    Run,
+    Scope,
+    Timer,
+    scope_output,
+    timer_key,
+)
+
+
+def fold(run: Run, entries: Iterable[Entry]) -> Run:
+    """The run after these entries: the given one, changed."""
+    for entry in entries:
+        _FOLDS[type(entry)](run, entry)
+    return run
+
+
+def replay(run: Run, rows: Iterable[tuple[int, Iterable[Entry]]]) -> Run:
+    """A fresh run after all rows of its journal, `(seq, entries)` in order."""
+    for seq, entries in rows:
+        fold(run, entries)
+        run.seq = seq
+    run.dropped_steps.clear()
+    run.dropped_timers.clear()
+    run.touched.clear()
+    run.settle_status()
+    return run
+
+
+# --- the entries --------------------------------------------------------------------------------
+
+
+def _started(run: Run, entry: Started) -> None:
+    run.started = True
+    run.trigger = entry.trigger
+    if run.program.plan.timeout is not None:
+        run.timers[RUN_TIMER] = Timer("run")
+
+
+def _dispatched(run: Run, entry: Dispatched) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    if state.phase is RETRYING:
+        _disarm(run, timer_key("retry", entry.scope, entry.node, state.attempt))
+    state.phase = RUNNING
+    state.attempt = entry.attempt
+    run.outstanding[entry.scope, entry.node] = entry.attempt
+    run.steps_used += 1
+
+
+def _succeeded(run: Run, entry: Succeeded) -> None:
+    scope = run.scopes[entry.scope]
+    state = scope.node(entry.node)
+    output = entry.output
+    if state.loop is not None:
+        loop = state.loop
+        output = {"items": loop.outputs, "count": len(loop.items), "failed": loop.failed}
+    elif isinstance(run.program.plan.nodes[entry.node].work, Trigger):
+        output = run.input
+    state.output = output
+    state.port = entry.port
+    scope.steps[entry.node] = {"output": output, "outcome": "SUCCESS", "port": entry.port}
+    _back_from_runner(run, entry.scope, entry.node, state)
+    _end(run, scope, entry.node, state, Outcome.SUCCESS)
+
+
+def _failed(run: Run, entry: Failed) -> None:
+    scope = run.scopes[entry.scope]
+    state = scope.node(entry.node)
+    error = {
+        "node": entry.node,
+        "code": entry.code,
+        "message": entry.message,
+        "attempt": entry.attempt,
+        "details": entry.details,
+    }
+    outcome = Outcome.TIMED_OUT if entry.timed_out else Outcome.FAILED
+    scope.context["error"] = error
+    scope.steps[entry.node] = {"output": None, "outcome": outcome.value, "error": error}
+    _back_from_runner(run, entry.scope, entry.node, state)
+    closes = isinstance(run.program.plan.nodes[entry.node].on_error, Continue)
+    _end(run, scope, entry.node, state, outcome, closes=closes)
+
+
+def _back_from_runner(run: Run, scope: str, node: str, state: NodeState) -> None:
+    if state.phase is RUNNING:
+        del run.outstanding[scope, node]
+        state.phase = None
+
+
+def _retrying(run: Run, entry: Retrying) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    state.retries += 1
+    _put_off(run, entry.scope, entry.node, state)
+
+
+def _parked(run: Run, entry: Parked) -> None:
+    _put_off(run, entry.scope, entry.node, run.scopes[entry.scope].node(entry.node))
+
+
+def _put_off(run: Run, scope: str, node: str, state: NodeState) -> None:
+    run.outstanding.pop((scope, node), None)
+    state.phase = RETRYING
+    run.timers[timer_key("retry", scope, node, state.attempt)] = Timer("retry", scope, node)
+
+
+def _waiting(run: Run, entry: Waiting) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    state.phase = DELAYED
+    state.attempt += 1
+    run.steps_used += 1
+    key = timer_key("delay", entry.scope, entry.node, state.attempt)
+    run.timers[key] = Timer("delay", entry.scope, entry.node)
+
+
+def _skipped(run: Run, entry: Skipped) -> None:
+    scope = run.scopes[entry.scope]
+    _end(run, scope, entry.node, scope.node(entry.node), Outcome.SKIPPED)
+
+
+def _cancelled(run: Run, entry: Cancelled) -> None:
+    scope = run.scopes[entry.scope]
+    _end(run, scope, entry.node, scope.node(entry.node), Outcome.CANCELLED)
+
+
+def _loop_opened(run: Run, entry: LoopOpened) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    state.phase = LOOPING
+    state.loop = LoopState(entry.items)
+    run.steps_used += 1
+
+
+def _iterated(run: Run, entry: Iterated) -> None:
+    outer = run.scopes[entry.scope]
+    state = outer.nodes[entry.node]
+    loop = state.loop
+    assert loop is not None
+    size = len(run.program.plan.members[entry.node])
+    prefix = f"{entry.scope}." if entry.scope else ""
+    visit = f"@{state.visits}" if state.visits else ""
+    for index in range(entry.first, entry.first + entry.size):
+        context: dict[str, Any] = {
+            "trigger": run.input,
+            "run": outer.context["run"],
+            "loop": {"item": loop.items[index], "index": index},
+        }
+        scope = Scope(f"{prefix}{entry.node}{visit}[{index}]", entry.node, size, context)
+        context["steps"] = Overlay(scope.steps, outer.context["steps"])
+        scope.parent, scope.loop, scope.index = outer, entry.node, index
+        loop.open[index] = run.scopes[scope.id] = scope
+    loop.next = entry.first + entry.size
+
+
+def _iteration_failed(run: Run, entry: IterationFailed) -> None:
+    scope = run.scopes[entry.scope]
+    _drop_nodes(run, scope)
+    _close_iteration(run, scope, None, (entry.code, entry.message))
+
+
+def _jumped(run: Run, entry: Jumped) -> None:
+    scope = run.scopes[entry.scope]
+    scope.node(entry.target)
+    for name in run.program.descendants(entry.target):
+        state = scope.nodes.get(name)
+        if state is None:
+            continue
+        if state.outcome is not None:
+            scope.open += 1
+        _drop_node(run, scope, name, state)
+        state.outcome = state.port = state.output = state.loop = None
+        state.retries = 0
+        state.visits += 1
+        scope.steps.pop(name, None)
+
+
+def _cancel_requested(run: Run, entry: CancelRequested) -> None:
+    run.cancelled = True
+
+
+def _finished(run: Run, entry: Finished) -> None:
+    _drop_nodes(run, run.root)
+    for key in list(run.timers):
+        _disarm(run, key)
+    run.touched.clear()
+    run.status = entry.status
+    if entry.code:
+        run.error = {"code": entry.code, "message": entry.message, "node": entry.node}
+
+
+# --- what follows from the plan alone -------------------------------------------------------------
+
+
+def _end(
+    run: Run,
+    scope: Scope,
+    name: str,
+    state: NodeState,
+    outcome: Outcome,
+    *,
+    closes: bool = True,
+) -> None:
+    """`closes` is False for a failure that another entry follows: a jump, or the scope's end."""
+    _drop_node(run, scope, name, state)
+    state.outcome = outcome
+    state.loop = None
+    scope.open -= 1
+    if closes and scope.open == 0 and scope.parent is not None:
+        _close_iteration(run, scope, scope_output(scope, run.program.outputs_of(scope.name)), None)
+
+
+def _close_iteration(run: Run, scope: Scope, output: Json, error: tuple[str, str] | None) -> None:
+    outer = scope.parent
+    assert outer is not None
+    loop = outer.nodes[scope.loop].loop
+    assert loop is not None
+    del loop.open[scope.index]
+    del run.scopes[scope.id]
+    loop.done += 1
+    loop.outputs[scope.index] = output
+    if error is not None:
+        loop.failed += 1
+        loop.error = error
+    run.touched.append((outer, scope.loop))
+
+
+def _drop_nodes(run: Run, scope: Scope) -> None:
+    """Forget whatever the nodes of a scope are at, without ending them."""
+    for name, state in scope.nodes.items():
+        if state.phase is not None:
+            _drop_node(run, scope, name, state)
+
+
+def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
+    if state.phase is RUNNING:
+        if run.outstanding.pop((scope.id, name), None) is not None:
+            run.dropped_steps.append((scope.id, name, state.attempt))
+    elif state.phase is RETRYING:
+        _disarm(run, timer_key("retry", scope.id, name, state.attempt))
+    elif state.phase is DELAYED:
+        _disarm(run, timer_key("delay", scope.id, name, state.attempt))
+    elif state.phase is LOOPING and state.loop is not None:
+        for inner in state.loop.open.values():
+            _drop_nodes(run, inner)
+            del run.scopes[inner.id]
+        state.loop.open.clear()
+    state.phase = None
+
+
+def _disarm(run: Run, key: str) -> None:
+    if run.timers.pop(key, None) is not None:
+        run.dropped_timers.append(key)
+
+
+_FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
+    Started: _started,
+    Dispatched: _dispatched,
+    Succeeded: _succeeded,
+    Failed: _failed,
+    Retrying: _retrying,
+    Parked: _parked,
+    Waiting: _waiting,
+    Skipped: _skipped,
+    Cancelled: _cancelled,
+    LoopOpened: _loop_opened,
+    Iterated: _iterated,
+    IterationFailed: _iteration_failed,
+    Jumped: _jumped,
+    CancelRequested: _cancel_requested,
+    Finished: _finished,
+}

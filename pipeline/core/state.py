@@ -1,0 +1,186 @@
+"""The state of a run: what `fold` builds from its journal, and `decide` reads.
+
+A run is a tree of scopes: the root, and one scope for each open iteration of each open loop. A
+scope that has closed is gone; only its output stays, in its loop. States are owned by whoever
+folds them and change in place; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from permaflow.plan import ROOT, Json, Node, Outcome
+from pipeline.core.program import Program
+
+RUNNING = "running"
+RETRYING = "retrying"
+DELAYED = "delayed"
+LOOPING = "looping"
+
+
+class NodeState:
+    """One node in one scope.
+
+    `phase` is None while the node has not fired, RUNNING, RETRYING, DELAYED or LOOPING while it
+    is open, and None again once `outcome` is set. `attempt` only ever grows, also over visits.
+    """
+
+    __slots__ = ("attempt", "loop", "outcome", "output", "phase", "port", "retries", "visits")
+
+    def __init__(self) -> None:
+        self.phase: str | None = None
+        self.outcome: Outcome | None = None
+        self.attempt = 0
+        self.retries = 0
+        self.visits = 0
+        self.port: str | None = None
+        self.output: Json = None
+        self.loop: LoopState | None = None
+
+
+class LoopState:
+    """An open loop: its items, and how far it is."""
+
+    __slots__ = ("done", "error", "failed", "items", "next", "open", "outputs")
+
+    def __init__(self, items: list[Json]) -> None:
+        self.items = items
+        self.next = 0
+        self.done = 0
+        self.failed = 0
+        self.open: dict[int, Scope] = {}
+        self.outputs: list[Json] = [None] * len(items)
+        self.error: tuple[str, str] | None = None
+
+
+class Overlay:
+    """The steps that an iteration sees: its own, then those around the loop."""
+
+    __slots__ = ("outer", "own")
+
+    def __init__(self, own: dict[str, Json], outer: Any) -> None:
+        self.own = own
+        self.outer = outer
+
+    def get(self, name: str, default: Json = None) -> Json:
+        if name in self.own:
+            return self.own[name]
+        return self.outer.get(name, default)
+
+
+class Scope:
+    """The nodes that share one context. `open` counts those that have not ended."""
+
+    __slots__ = ("context", "id", "index", "loop", "name", "nodes", "open", "parent", "steps")
+
+    def __init__(self, scope_id: str, name: str, size: int, context: dict[str, Any]) -> None:
+        self.id = scope_id
+        self.name = name
+        self.open = size
+        self.nodes: dict[str, NodeState] = {}
+        self.steps: dict[str, Json] = {}
+        self.context = context
+        self.parent: Scope | None = None
+        self.loop: str = ROOT
+        self.index = 0
+
+    def node(self, name: str) -> NodeState:
+        state = self.nodes.get(name)
+        if state is None:
+            state = self.nodes[name] = NodeState()
+        return state
+
+
+class Timer:
+    """What an armed timer stands for: the kind (retry, delay, run), and the node it belongs to."""
+
+    __slots__ = ("kind", "node", "scope")
+
+    def __init__(self, kind: str, scope: str = ROOT, node: str = "") -> None:
+        self.kind = kind
+        self.scope = scope
+        self.node = node
+
+
+class Run:
+    """One run: its plan, its input, and everything that its journal says.
+
+    `outstanding` holds the attempts that are with runners. `dropped_steps`, `dropped_timers` and
+    `touched` are what the last folds left behind for `decide` to see to; replay clears them.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "dropped_steps",
+        "dropped_timers",
+        "error",
+        "id",
+        "input",
+        "outstanding",
+        "program",
+        "root",
+        "scopes",
+        "seq",
+        "started",
+        "status",
+        "steps_used",
+        "timers",
+        "touched",
+        "trigger",
+    )
+
+    def __init__(self, run_id: UUID, program: Program, trigger_input: Json, trigger: str) -> None:
+        self.id = run_id
+        self.program = program
+        self.input = trigger_input
+        self.trigger = trigger
+        self.seq = 0
+        self.started = False
+        self.status = "running"
+        self.error: dict[str, Json] | None = None
+        self.cancelled = False
+        self.steps_used = 0
+        context: dict[str, Any] = {"trigger": trigger_input, "run": {"id": str(run_id)}}
+        self.root = Scope(ROOT, ROOT, len(program.plan.members[ROOT]), context)
+        context["steps"] = self.root.steps
+        self.scopes: dict[str, Scope] = {ROOT: self.root}
+        self.outstanding: dict[tuple[str, str], int] = {}
+        self.timers: dict[str, Timer] = {}
+        self.dropped_steps: list[tuple[str, str, int]] = []
+        self.dropped_timers: list[str] = []
+        self.touched: list[tuple[Scope, str]] = []
+
+    @property
+    def finished(self) -> bool:
+        return self.status not in ("running", "waiting")
+
+    def settle_status(self) -> None:
+        """Waiting is when nothing is with a runner and a timer is armed; else running."""
+        if not self.finished:
+            idle = not self.outstanding and any(t.kind != "run" for t in self.timers.values())
+            self.status = "waiting" if idle else "running"
+
+    def plan_node(self, name: str) -> Node:
+        return self.program.plan.nodes[name]
+
+    def output(self) -> Json:
+        """What the run gives back: the output of its one leaf, or of each by name."""
+        return scope_output(self.root, self.program.outputs_of(ROOT))
+
+
+def scope_output(scope: Scope, leaves: tuple[str, ...]) -> Json:
+    """The output of a scope: of its one leaf, or of each by name; null for one that did not run."""
+    outputs = {
+        name: state.output if (state := scope.nodes.get(name)) is not None else None
+        for name in leaves
+    }
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def timer_key(kind: str, scope: str, node: str, attempt: int) -> str:
+    """The name of a timer within its run."""
+    return f"{kind}\x1f{scope}\x1f{node}\x1f{attempt}"
+
+
+RUN_TIMER = "run"
