@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from permaflow.errors import PermaflowError
 from permaflow.plan import Json
 
 
@@ -53,6 +54,13 @@ class Park:
 Verdict = Done | Retry | Reject | Park
 
 
+def failure(error: PermaflowError) -> Retry | Reject:
+    """The verdict on an error of a port: its class says whether another attempt has a chance."""
+    if error.retryable:
+        return Retry(str(error), code=error.code)
+    return Reject(str(error), code=error.code)
+
+
 class HttpResponse(Protocol):
     """An answer, read whole and within the limits of the call."""
 
@@ -65,7 +73,11 @@ class HttpResponse(Protocol):
 
 
 class Http(Protocol):
-    """HTTP that reaches no private address. Raises `ConnectorError` (see its `code`)."""
+    """HTTP that reaches no private address.
+
+    Raises `ConnectorError` (its `code` and `retryable` say what happened), and `InputError` for a
+    URL, method or header that may not be.
+    """
 
     async def request(
         self,
@@ -81,11 +93,18 @@ class Http(Protocol):
 
 
 class Records(Protocol):
-    """The built-in document store of the run's organisation."""
+    """The built-in document store of the run's organisation.
+
+    A record is `{"id", "object", "data", "version", "created_at", "updated_at"}`. Raises
+    `InputError` for what cannot be stored and `StoreError` when the store fails.
+    """
 
     async def create(
         self, object_name: str, data: Mapping[str, Json], *, record_id: str | None
-    ) -> Json: ...
+    ) -> Json:
+        """With a `record_id` that exists already, gives that record back and changes nothing."""
+        ...
+
     async def get(self, object_name: str, record_id: str) -> Json | None: ...
     async def update(
         self, object_name: str, record_id: str, data: Mapping[str, Json]

@@ -1,0 +1,196 @@
+"""The task types of this installation, and what their schemas say about a config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from permaflow.errors import ContractError, InputError, NotFoundError
+from permaflow.plan import Json, Problem
+from permaflow.registry import Registry
+from permaflow.task import TaskType
+from permaflow.values import escape
+
+GROUP = "permaflow.task_types"
+"""Entry points: the name is the task type's name, the value is `module:task_type`."""
+
+_template = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+_name = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,99}(/[A-Za-z0-9_.\-]{1,99})?")
+_stage = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTypeInfo:
+    """What a catalogue shows of a task type; the schemas are JSON Schemas."""
+
+    name: str
+    stage: str
+    doc: str
+    timeout: timedelta
+    config: Mapping[str, Json]
+    result: Mapping[str, Json]
+
+
+class TaskTypeRegistry:
+    """Task types by name. Implements `permaflow.plan.TaskTypes`."""
+
+    def __init__(
+        self, builtins: Mapping[str, str] | None = None, *, modules: Sequence[str] = ()
+    ) -> None:
+        self._types = Registry[TaskType](
+            "task type",
+            accept=accept_task_type,
+            name_of=lambda task_type: task_type.name,
+            attribute="task_type",
+            group=GROUP,
+            builtins=builtins,
+            modules=modules,
+        )
+
+    def add(self, task_type: TaskType) -> None:
+        """Take one in by hand. Raises `ContractError` if it is unsound or its name is taken."""
+        self._types.add(accept_task_type(task_type))
+
+    def names(self) -> Sequence[str]:
+        return self._types.names()
+
+    def get(self, name: str) -> TaskType:
+        """Raises `NotFoundError`, and `ContractError` when the plug-in is broken."""
+        return self._types.get(name)
+
+    def load(self) -> tuple[ContractError, ...]:
+        """Import all of them now; what is broken is returned, not raised."""
+        return self._types.load()
+
+    def stage(self, type_name: str) -> str:
+        return self.get(type_name).stage
+
+    def stages(self) -> tuple[str, ...]:
+        """Every stage that a sound task type names."""
+        return tuple(sorted({task_type.stage for task_type in self._sound()}))
+
+    def config_problems(self, type_name: str, config: Json) -> Sequence[Problem]:
+        """See `permaflow.plan.TaskTypes`. An unknown or broken type is a problem, too."""
+        try:
+            model = self.get(type_name).config
+        except (NotFoundError, ContractError) as error:
+            return (Problem("", error.code, str(error)),)
+        try:
+            model.model_validate(config)
+        except ValidationError as error:
+            return _problems(error, config)
+        return ()
+
+    def info(self, name: str) -> TaskTypeInfo:
+        """What a catalogue shows. Raises like `get`."""
+        task_type = self.get(name)
+        return TaskTypeInfo(
+            name=task_type.name,
+            stage=task_type.stage,
+            doc=task_type.doc,
+            timeout=task_type.timeout,
+            config=task_type.config.model_json_schema(),
+            result=task_type.result.model_json_schema(mode="serialization"),
+        )
+
+    def _sound(self) -> Iterator[TaskType]:
+        for name in self.names():
+            try:
+                yield self.get(name)
+            except ContractError:
+                continue
+
+
+def accept_task_type(thing: object) -> TaskType:
+    """`thing` if it keeps the promises of a task type; a `ContractError` says which it breaks."""
+    if not isinstance(thing, TaskType):
+        raise ContractError(f"Expected a TaskType, got {type(thing).__name__}.")
+    if not _name.fullmatch(thing.name):
+        raise ContractError(f"{thing.name!r} is no name for a task type.")
+    if not _stage.fullmatch(thing.stage):
+        raise ContractError(
+            f"The task type {thing.name!r} names the stage {thing.stage!r}; a stage is a short "
+            "lower-case word."
+        )
+    for schema in (thing.config, thing.result):
+        if not all(hasattr(schema, m) for m in ("model_validate", "model_json_schema")):
+            raise ContractError(
+                f"The schemas of {thing.name!r} must be pydantic models (or have "
+                "model_validate and model_json_schema)."
+            )
+    if not callable(thing.run) or thing.batch < 1 or thing.timeout <= timedelta(0):
+        raise ContractError(
+            f"The task type {thing.name!r} needs a coroutine, batch ≥ 1 and a timeout above 0."
+        )
+    return thing
+
+
+def parse_config(task_type: TaskType, config: Json) -> Any:
+    """A rendered config as `run` wants it. Raises `InputError` that names the first problem."""
+    try:
+        return task_type.config.model_validate(config)
+    except ValidationError as error:
+        problems = _problems(error, config, templates=False)
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(
+            f"The config of {task_type.name} is wrong at {first.pointer or '/'}: "
+            f"{first.message}{more}",
+            pointer=first.pointer,
+        ) from None
+
+
+def _problems(
+    error: ValidationError, config: Json, *, templates: bool = True
+) -> tuple[Problem, ...]:
+    """One problem per place; none where a template stands, whose value is not known yet.
+
+    A model of which one field is a template never reaches its `mode="after"` validators: these
+    speak when the rendered config is parsed.
+    """
+    found: dict[str, Problem] = {}
+    for item in error.errors(include_url=False, include_input=False):
+        pointer, known_yet = _locate(item["loc"], config, missing=item["type"] == "missing")
+        if templates and not known_yet:
+            continue
+        message = item["msg"].removeprefix("Value error, ")
+        problem = Problem(pointer, "invalid_config", message[:1].upper() + message[1:] + ".")
+        known = found.get(pointer)
+        if known is None:
+            found[pointer] = problem
+        elif problem.message not in known.message:
+            found[pointer] = Problem(pointer, known.code, f"{known.message} Or: {problem.message}")
+    return tuple(found.values())
+
+
+def _locate(loc: tuple[str | int, ...], config: Json, *, missing: bool) -> tuple[str, bool]:
+    """The JSON pointer of pydantic's location, and whether no template stands on the way.
+
+    Parts that the document does not have are the names of union members, except for the last one
+    of a missing field.
+    """
+    pointer, here = "", config
+    for index, part in enumerate(loc):
+        if _is_template(here):
+            return pointer, False
+        if _has(here, part):
+            here = here[part]
+        elif not (missing and index == len(loc) - 1):
+            continue
+        pointer += "/" + escape(str(part))
+    return pointer, missing or not _is_template(here)
+
+
+def _has(value: Json, part: str | int) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, Mapping) and part in value
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and _template.search(value) is not None

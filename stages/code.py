@@ -1,0 +1,136 @@
+"""`code_function`: call a registered Python function; what it returns is the step's output."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from permaflow.errors import ContractError, InputError, PermaflowError
+from permaflow.plan import Json
+from permaflow.task import Done, Park, Reject, Retry, TaskContext, TaskType, Verdict, failure
+from permaflow.values import plain
+
+
+class Config(BaseModel):
+    """Which function, and what it gets. Without `input` it gets an empty object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    function_slug: str = Field(min_length=1, max_length=100)
+    input: Json = Field(default_factory=dict)
+
+
+class Result(RootModel[Any]):
+    """Whatever the function returned, as JSON."""
+
+
+async def run(config: Config, ctx: TaskContext) -> Verdict:
+    try:
+        target = ctx.functions.get(config.function_slug)
+    except ContractError as error:
+        return Reject(str(error), code=error.code)
+    if target is None:
+        return Reject(
+            f"There is no function {config.function_slug!r}. Mark it with @function and name its "
+            "module in PERMAFLOW_FUNCTIONS.",
+            code="unknown_function",
+        )
+    returned = await _call(target, config.input, ctx)
+    if isinstance(returned, BaseException):
+        return judge_error(returned)
+    return judge(returned)
+
+
+def judge(returned: Any) -> Verdict:
+    """What a returned value means.
+
+    `{"success": false, "error": …}` is a failed step, retryable unless it also says
+    `"retryable": false`. A function may also return a verdict.
+    """
+    match returned:
+        case Retry() | Reject() | Park():
+            return returned
+        case {"success": False}:
+            return _failed(returned)
+        case Done(output=output, port=port):
+            pass
+        case _:
+            output, port = returned, None
+    try:
+        return Done(plain(output), port)
+    except InputError as error:
+        where = f" at {error.pointer}" if error.pointer else ""
+        return Reject(f"The function's result is not JSON{where}: {error}", code="bad_result")
+
+
+def judge_error(error: BaseException) -> Verdict:
+    """An exception of the function is a failure that may pass, unless it says otherwise."""
+    if isinstance(error, PermaflowError):
+        return failure(error)
+    return Retry(f"{type(error).__name__}: {error}", code="function_raised")
+
+
+def _failed(returned: dict[str, Any]) -> Verdict:
+    error = returned.get("error")
+    message = error if isinstance(error, str) and error else "The function says that it failed."
+    try:
+        details = plain(returned, max_bytes=32_000)
+    except InputError:
+        details = None
+    if returned.get("retryable") is False:
+        return Reject(message, code="function_failed", details=details)
+    return Retry(message, code="function_failed", details=details)
+
+
+async def _call(target: Callable[..., Any], given: Json, ctx: TaskContext) -> Any:
+    """What the function returns, or the exception it raises; only cancellation escapes."""
+    is_async, wants_context = _shape(target)
+    arguments = (given, ctx) if wants_context else (given,)
+    try:
+        if is_async:
+            return await target(*arguments)
+        # Caught inside the thread, too: a StopIteration cannot cross a future.
+        returned = await asyncio.to_thread(_caught, target, arguments)
+        return await returned if inspect.isawaitable(returned) else returned
+    except (Exception, SystemExit) as error:
+        return error
+
+
+def _caught(target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return target(*arguments)
+    except (Exception, SystemExit) as error:
+        return error
+
+
+@lru_cache(maxsize=4096)
+def _shape(target: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether it is async, and whether it takes a second argument."""
+    is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+        getattr(target, "__call__", None)  # noqa: B004 - an object may be async when called
+    )
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return is_async, False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    second = positional[1] if len(positional) > 1 else None
+    return is_async, second is not None and (
+        second.name == "ctx" or second.default is inspect.Parameter.empty
+    )
+
+
+task_type = TaskType(
+    name="code_function",
+    stage="code",
+    config=Config,
+    result=Result,
+    run=run,
+    batch=64,
+    doc="Call a registered Python function.",
+)
