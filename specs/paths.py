@@ -35,17 +35,7 @@ class Path:
 
     def look(self, context: Context) -> Json:
         """The value, or `MISSING`; raises only if the source of the record left the value out."""
-        value: Json = context
-        for segment in self.segments:
-            kind = type(value)
-            if kind is list:
-                value = _item(value, segment)
-            elif kind in SCALARS:
-                return MISSING
-            else:
-                value = value.get(segment, MISSING)
-            if value is MISSING:
-                return MISSING
+        value = walk(context, self.segments)
         if value == UNAVAILABLE and type(value) is str:
             raise EvaluationError(
                 f"`{self.text}` is not known: the source did not send its value with this change. "
@@ -88,18 +78,24 @@ class Path:
                     stack.append((part, f"{where}.{key}"))
 
     def _nowhere(self, context: Context) -> str:
-        value: Json = context
-        for at, segment in enumerate(self.segments):
-            holder = value
-            if type(holder) is list:
-                value = _item(holder, segment)
-            elif type(holder) in SCALARS:
-                value = MISSING
-            else:
-                value = holder.get(segment, MISSING)
-            if value is MISSING:
-                return f"`{self.text}` leads nowhere: {_why(holder, self.segments, at)}."
+        for at in range(len(self.segments)):
+            if walk(context, self.segments[: at + 1]) is MISSING:
+                reason = _why(walk(context, self.segments[:at]), self.segments, at)
+                return f"`{self.text}` leads nowhere: {reason}."
         return f"`{self.text}` leads nowhere."
+
+
+def walk(value: Json, path: tuple[str, ...]) -> Json:
+    """Where `path` leads from a mapping, a view or a JSON value; `MISSING` if nowhere."""
+    for segment in path:
+        kind = type(value)
+        if kind is list:
+            value = _item(value, segment)
+        elif kind in SCALARS or value is MISSING:
+            return MISSING
+        else:
+            value = value.get(segment, MISSING)
+    return value
 
 
 def _item(values: list[Json], segment: str) -> Json:

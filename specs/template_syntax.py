@@ -91,8 +91,10 @@ def _path(text: str, start: int) -> tuple[Path, int]:
 
 
 def parse_path(path: str) -> tuple[str, ...]:
-    """The names of a path as written; the first is one of `ROOTS`."""
-    segments = tuple(
+    """The names of a path as written; the first is one of `ROOTS`. Raises `TemplateFault`."""
+    if not _PATH.fullmatch(path):
+        raise TemplateFault("write names and indexes, as in `trigger.record.items[0].id`.")
+    segments: tuple[str, ...] = tuple(
         next(group for group in match.groups() if group is not None)
         for match in _SEGMENT.finditer(path)
     )

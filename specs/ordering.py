@@ -1,0 +1,89 @@
+"""Orders, cycles and losers in a directed graph; iterative, and linear in nodes and edges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from heapq import heapify, heappop, heappush
+
+Graph = Mapping[str, Collection[str]]
+"""Node → the nodes that its edges lead to. Every node has an entry."""
+
+
+def reverse(graph: Graph) -> dict[str, list[str]]:
+    """Node → the nodes whose edges lead to it."""
+    into: dict[str, list[str]] = {name: [] for name in graph}
+    for name, others in graph.items():
+        for other in others:
+            into[other].append(name)
+    return into
+
+
+def topological(graph: Graph) -> list[str]:
+    """Every node after those that lead to it; nodes on or behind a cycle are left out."""
+    waiting = {name: len(others) for name, others in reverse(graph).items()}
+    order = [name for name, count in waiting.items() if count == 0]
+    for name in order:
+        for other in graph[name]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                order.append(other)
+    return order
+
+
+def cycles(graph: Graph) -> list[list[str]]:
+    """One cycle for each knot (strongly connected part) that has one, in the order of the edges."""
+    rest = graph.keys() - set(topological(graph))
+    found: list[list[str]] = []
+    done: set[str] = set()
+    for start in graph:
+        if start not in rest or start in done:
+            continue
+        path: list[str] = []
+        place: dict[str, int] = {}
+        stack = [(start, iter(graph[start]))]
+        path.append(start)
+        place[start] = 0
+        while stack:
+            name, others = stack[-1]
+            step = next((o for o in others if o in rest and o not in done), None)
+            if step is None:
+                stack.pop()
+                done.add(path.pop())
+                del place[name]
+            elif step in place:
+                found.append(path[place[step] :])
+                # What is on the way is told of once; the rest may hold other cycles.
+                done.update(path)
+                break
+            else:
+                place[step] = len(path)
+                path.append(step)
+                stack.append((step, iter(graph[step])))
+    return found
+
+
+def losers(join: str, graph: Graph, into: Graph, rank: Mapping[str, int]) -> tuple[str, ...]:
+    """The ancestors of `join` from which every path leads to it: they work for nothing else.
+
+    The walk goes back no further than the last node that all paths to the join pass through:
+    that one has ended when the join fires, and so has whatever it waited for. `rank` is the place
+    of a node in a topological order.
+    """
+    lost: dict[str, None] = {join: None}
+    seen = set(into[join])
+    heap = [(-rank[name], name) for name in seen]
+    heapify(heap)
+    rooted = False
+    while heap:
+        _, name = heappop(heap)
+        if not heap and not rooted:
+            break
+        rooted = rooted or not into[name]
+        if all(other in lost for other in graph[name]):
+            lost[name] = None
+        for other in into[name]:
+            if other not in seen:
+                seen.add(other)
+                heappush(heap, (-rank[other], other))
+    del lost[join]
+    return tuple(lost)
