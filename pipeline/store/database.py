@@ -1,0 +1,187 @@
+"""The pool of connections to PostgreSQL, and what every transaction goes through.
+
+::
+
+    await database.run(workflows.get, org, workflow_id)            engine: sees every organisation
+    await database.run_as(org, workflows.get, org, workflow_id)    gateway: sees this one only
+    async with database.connection() as connection: ...            autocommit; no second attempts
+
+`run` and `run_as` open one transaction, call the function with the connection first, commit, and
+do it all again when PostgreSQL says that another attempt may succeed; so the function must have no
+effect outside the database. No exception of the driver leaves this file's methods, only
+`StoreError`, `InputError` and `NotFoundError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from permaflow.errors import SettingsError
+from pipeline.store.json_values import use_orjson
+from pipeline.store.queries import query
+from pipeline.store.sqlstate import passes, store_errors, translate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[Any]
+Work = Callable[Concatenate[Connection, P], Awaitable[T]]
+
+GATEWAY_ROLE = "permaflow_gateway"
+ENGINE_ROLE = "permaflow_engine"
+OLDEST_VERSION = 15
+
+_CONFIGURE = query("session.configure")
+_SET_ORG = query("session.set_org")
+_ATTEMPTS = 5
+_LASTING = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "local", "remote_write", "remote_apply"),
+}
+
+
+class Database:
+    """A pool. Use it as a context manager, or `open` and `close` it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str = "permaflow",
+        size: int = 4,
+        role: str | None = None,
+        statement_timeout: timedelta = timedelta(seconds=30),
+        idle_timeout: timedelta = timedelta(seconds=10),
+        acquire_timeout: timedelta = timedelta(seconds=2),
+        prepare_threshold: int | None = 1,
+    ) -> None:
+        """`role` is set once per connection. `prepare_threshold=None` suits a PgBouncer."""
+        self._session = {
+            "role": role or "none",
+            "statement_timeout": f"{statement_timeout // timedelta(milliseconds=1)}ms",
+            "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
+        }
+        self._refused: SettingsError | None = None
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            kwargs={
+                "autocommit": True,
+                "application_name": application_name,
+                "prepare_threshold": prepare_threshold,
+            },
+            configure=self._configure,
+            min_size=1,
+            max_size=size,
+            timeout=acquire_timeout.total_seconds(),
+            open=False,
+        )
+
+    async def open(self, timeout: timedelta = timedelta(seconds=10)) -> None:
+        """Connects. Raises `SettingsError` where the server is too old or forgets commits."""
+        with store_errors():
+            try:
+                await self._pool.open(wait=True, timeout=timeout.total_seconds())
+            except psycopg.Error:
+                await self._pool.close()
+                if self._refused is not None:
+                    raise self._refused from None
+                raise
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _configure(self, connection: Connection) -> None:
+        use_orjson(connection)
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(_CONFIGURE, self._session)
+            found = await cursor.fetchone() or {}
+        self._refused = refusal(found)
+        if self._refused is not None:
+            raise self._refused
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, in autocommit."""
+        with store_errors():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self, org: UUID | None = None) -> AsyncIterator[Connection]:
+        """One transaction, of one organisation if `org` is given. No second attempts."""
+        async with self.connection() as connection, connection.transaction():
+            if org is not None:
+                await connection.execute(_SET_ORG, {"org": str(org)})
+            yield connection
+
+    async def run(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work(connection, …)` answers, in one transaction that sees every organisation."""
+        return await self._run(None, work, *args, **kwargs)
+
+    async def run_as(self, org: UUID, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same as the gateway's role: sees and changes rows of this organisation only."""
+        return await self._run(org, work, *args, **kwargs)
+
+    async def _run(
+        self, org: UUID | None, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            begun = False
+            try:
+                async with self._pool.connection() as connection, connection.transaction():
+                    if org is not None:
+                        await connection.execute(_SET_ORG, {"org": str(org)})
+                    begun = True
+                    return await work(connection, *args, **kwargs)
+            except (psycopg.Error, UnicodeEncodeError) as error:
+                # A connection that died while it was idle has done nothing yet.
+                again = passes(error) or (not begun and _is_lost(error))
+                if not again or attempt == _ATTEMPTS:
+                    raise translate(error) from error
+            await asyncio.sleep(0.01 * 2**attempt * random.random())
+        raise AssertionError("unreachable")
+
+
+def _is_lost(error: BaseException) -> bool:
+    return type(error) is psycopg.OperationalError or isinstance(
+        error, psycopg.errors.AdminShutdown
+    )
+
+
+def refusal(found: dict[str, Any]) -> SettingsError | None:
+    """Why this server cannot be the truth, if it cannot."""
+    version = int(found["version"]) // 10000
+    if version < OLDEST_VERSION:
+        return SettingsError(
+            f"The database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed."
+        )
+    for name, allowed in _LASTING.items():
+        if found[name] not in allowed:
+            return SettingsError(
+                f"The database runs with {name} = {found[name]}: it forgets what it has confirmed "
+                f"when it crashes. Set {name} = on, and restart or reload it."
+            )
+    return None
