@@ -12,7 +12,7 @@ Rules of this port:
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -61,9 +61,13 @@ class Message(Protocol):
         """Still at work: start `ack_wait` anew. Safe to call from another thread."""
         ...
 
+    def keep(self) -> None:
+        """Hold from now on until acked, nak'd or termed, even while the event loop is blocked."""
+        ...
+
 
 class Subscription(Protocol):
-    """A reader of a channel. At most `credit` messages are out at a time."""
+    """A reader of one or more channels. At most `credit` messages are out at a time."""
 
     async def batch(self) -> list[Message]:
         """Wait for messages and return all that have arrived. Empty once the reader is closed."""
@@ -71,6 +75,14 @@ class Subscription(Protocol):
 
     def release(self, count: int = 1) -> None:
         """Give back the credits of messages that are finished, so that more are pulled."""
+        ...
+
+    async def add(self, *channels: Channel) -> None:
+        """Read these channels too, making those that do not exist."""
+        ...
+
+    async def remove(self, channel: Channel) -> None:
+        """Read this channel no more. Its messages already handed out may still be acked."""
         ...
 
     async def close(self) -> None:
@@ -103,6 +115,13 @@ class Bus(Protocol):
 
         Credits given back by `release` are what is pulled next: a reader never holds more than
         `credit` unfinished messages.
+        """
+        ...
+
+    async def subscribe_many(self, channels: Iterable[Channel], credit: int) -> Subscription:
+        """Read several channels into one batch; they share the credit equally.
+
+        The set may be empty, and changes with `add` and `remove`.
         """
         ...
 
