@@ -6,7 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 if TYPE_CHECKING:
     from conftest import Module
 
-PINNED = ("constraints.txt", "deploy/requirements.txt")
+IMAGE = ("deploy/requirements.txt", "deploy/build.txt")
+PINNED = ("constraints.txt", *IMAGE)
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -31,10 +32,11 @@ def declared(project: dict[str, Any]) -> list[Requirement]:
     """The requirements of the package, its extras and the developers."""
     metadata = project["project"]
     extras = metadata["optional-dependencies"]
+    groups = project["dependency-groups"]
     texts = [
         *metadata["dependencies"],
         *(text for name in extras if name != "all" for text in extras[name]),
-        *project["dependency-groups"]["dev"],
+        *(text for group in groups.values() for text in group if isinstance(text, str)),
     ]
     return [Requirement(text) for text in texts]
 
@@ -77,11 +79,10 @@ def test_every_declared_dependency_is_pinned_within_its_range(
     assert not wrong, "run `make constraints`: " + "; ".join(wrong)
 
 
-def test_the_image_installs_the_versions_that_are_tested(root: Path) -> None:
-    tested = {str(requirement) for requirement, _ in pins(root / "constraints.txt")}
-    image = {str(requirement) for requirement, _ in pins(root / "deploy/requirements.txt")}
-    versions = {text.partition(";")[0].strip() for text in tested}
-    assert {text.partition(";")[0].strip() for text in image} <= versions
+@pytest.mark.parametrize("name", IMAGE)
+def test_the_image_installs_the_versions_that_are_tested(root: Path, name: str) -> None:
+    tested = {(pin.name, str(pin.specifier)) for pin, _ in pins(root / "constraints.txt")}
+    assert {(pin.name, str(pin.specifier)) for pin, _ in pins(root / name)} <= tested
 
 
 def test_everything_installs_every_extra(project: dict[str, Any]) -> None:
@@ -92,7 +93,7 @@ def test_everything_installs_every_extra(project: dict[str, Any]) -> None:
 
 
 def test_every_import_is_declared(modules: list[Module], declared: list[Requirement]) -> None:
-    names = {canonicalize_name(requirement.name) for requirement in declared}
+    names = {canonicalize_name(name) for want in declared for name in provided(want)}
     providers = packages_distributions()
     undeclared = {
         f"{module.path} imports {top}"
@@ -103,6 +104,15 @@ def test_every_import_is_declared(modules: list[Module], declared: list[Requirem
         and not names & {canonicalize_name(name) for name in providers[top]}
     }
     assert not undeclared, "declare them in pyproject.toml: " + "; ".join(sorted(undeclared))
+
+
+def provided(declared: Requirement) -> Iterator[str]:
+    """The distributions that a declaration names: itself, and what its extras stand for."""
+    yield declared.name
+    for text in (requires(declared.name) or []) if declared.extras else []:
+        brought = Requirement(text)
+        if brought.marker and any(brought.marker.evaluate({"extra": e}) for e in declared.extras):
+            yield brought.name
 
 
 def imported(module: Module) -> Iterator[str]:

@@ -59,7 +59,7 @@ def test_nothing_is_left_unfinished(modules: list[Module]) -> None:
     left = [
         f"{m.path}:{number} {line.strip()}"
         for m in modules
-        if m.path != "tests/repo/test_modules.py"
+        if not m.path.startswith("tests/repo/")
         for number, line in enumerate(m.text.splitlines(), 1)
         if UNFINISHED.search(line) or re.search(r"raise NotImplementedError", line)
     ]
