@@ -6,6 +6,7 @@
     kafka_bootstrap    topics stay; a test uses names of its own
     redis_url          empty
     make_stack         a stack of your own, for tests that kill servers
+    server_dir         a folder for the data of such servers
 
 PERMAFLOW_TEST_STACK=docker takes them from containers instead (testcontainers).
 """
@@ -209,12 +210,22 @@ async def redis_url(valkey_server: RunningServer) -> str:
 
 
 @pytest.fixture
-async def make_stack(tmp_path: Path) -> AsyncIterator[StackMaker]:
+def server_dir() -> Iterator[Path]:
+    """Like tmp_path, but open to the other account under which root's PostgreSQL runs."""
+    folder = Path(tempfile.mkdtemp(prefix="permaflow-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def make_stack(server_dir: Path) -> AsyncIterator[StackMaker]:
     """`await make_stack("postgres", "nats")`: started, and stopped after the test."""
     async with AsyncExitStack() as on_exit:
 
         async def make(*names: str, **options: Any) -> Stack:
-            folder = options.pop("data_dir", tmp_path / "stack")
+            folder = options.pop("data_dir", server_dir / "stack")
             stack = Stack(folder, servers=frozenset(names), **options)
             on_exit.push_async_callback(stack.stop)
             return await stack.start()

@@ -78,7 +78,11 @@ def _add_search(folder: Path, mode: int, account: Account) -> None:
             (_GROUP_OBJ, mode >> 3 & 7, _NO_ID),
             (_OTHER, mode & 7, _NO_ID),
         ]
-    if any(tag == _USER and id_ == account.uid and bits & _SEARCH for tag, bits, id_ in entries):
+    # A chmod of the folder narrows the mask, and with it what the entry of a user is worth.
+    worth = next((bits for tag, bits, _ in entries if tag == _MASK), 0)
+    if any(
+        tag == _USER and id_ == account.uid and bits & worth & _SEARCH for tag, bits, id_ in entries
+    ):
         return
     kept = [e for e in entries if not (e[0] == _USER and e[2] == account.uid) and e[0] != _MASK]
     kept.append((_USER, _SEARCH, account.uid))

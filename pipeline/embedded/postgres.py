@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,15 @@ from permaflow.errors import ServerError
 from pipeline.embedded.accounts import Account, let_through, unprivileged_account
 from pipeline.embedded.binaries import Finder
 from pipeline.embedded.directory import DataDirectory
-from pipeline.embedded.process import Launch, command_line, end, environment, is_alive, run_once
+from pipeline.embedded.process import (
+    Launch,
+    command_line,
+    end,
+    environment,
+    exists,
+    is_alive,
+    run_once,
+)
 from pipeline.embedded.server import NotReadyError
 
 _ROLE = "permaflow"
@@ -70,6 +79,7 @@ class Postgres:
         self._find = find
         self._data = directory.path / "postgres"
         self._port = 0
+        self._fresh = False
 
     @property
     def url(self) -> str:
@@ -93,11 +103,11 @@ class Postgres:
     @cached_property
     def _version(self) -> int:
         binary = self._find("postgres")
-        printed = subprocess.run(
-            [str(binary), "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        number = printed.split()[2].partition(".")[0]
-        version = int("".join(c for c in number if c.isdigit()))
+        printed = _output(binary, "--version")
+        found = re.search(r"\) (\d+)", printed)
+        if found is None:
+            raise ServerError(f"{binary} does not run: it printed {printed.strip()!r}.")
+        version = int(found[1])
         if version < _OLDEST:
             raise ServerError(
                 f"{binary} is PostgreSQL {version}; {_OLDEST} or newer is needed. Install "
@@ -107,12 +117,15 @@ class Postgres:
 
     @cached_property
     def _sockets(self) -> Path:
-        """A folder for the socket, short enough for its address."""
+        """A folder for the socket, short enough for its address; else a link leads to one."""
         folder = self._directory.path / "run" / "postgres"
-        if len(os.fsencode(folder)) > _SOCKET_FOLDER_LIMIT:
-            return Path(tempfile.mkdtemp(prefix="permaflow-"))
-        folder.mkdir(exist_ok=True)
-        return folder
+        if len(os.fsencode(folder)) <= _SOCKET_FOLDER_LIMIT:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            return folder
+        if not folder.is_dir():
+            folder.unlink(missing_ok=True)
+            folder.symlink_to(tempfile.mkdtemp(prefix="permaflow-"))
+        return folder.readlink()
 
     async def prepare(self) -> Launch:
         binary = self._find("postgres")
@@ -123,7 +136,7 @@ class Postgres:
         self._check()
         if not self._data.exists():
             await self._create(account)
-        self._end_orphan()
+        await self._end_orphan()
         self._port = self._directory.port(self.name)
         self._configure(account)
         return Launch((str(binary), "-D", str(self._data)), self._data, account)
@@ -174,8 +187,9 @@ class Postgres:
                 f"({log}):\n{tail}"
             )
         draft.rename(self._data)
+        self._fresh = True
 
-    def _end_orphan(self) -> None:
+    async def _end_orphan(self) -> None:
         """A server of an earlier owner that still runs is stopped: never two on one directory."""
         pid_file = self._data / "postmaster.pid"
         try:
@@ -183,8 +197,8 @@ class Postgres:
         except (FileNotFoundError, ValueError):
             return
         if is_alive(pid) and str(self._data) in command_line(pid):
-            end(pid, signal.SIGINT)
-        elif _exists(pid):
+            await end(pid, signal.SIGINT)
+        elif exists(pid):
             # The number belongs to a stranger (or to a zombie) by now; PostgreSQL would refuse.
             pid_file.unlink(missing_ok=True)
 
@@ -196,9 +210,10 @@ class Postgres:
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
         }
-        if "--with-lz4" in _build_options(self._find("postgres")):
+        pg_config = self._find("postgres").with_name("pg_config")
+        if pg_config.exists() and "--with-lz4" in _output(pg_config, "--configure"):
             settings |= {"wal_compression": "lz4", "default_toast_compression": "lz4"}
-        text = "# Rewritten at every start; your own settings go to postgresql.conf.\n"
+        text = "# Rewritten at every start. What ALTER SYSTEM sets wins over it.\n"
         for name, value in settings.items():
             text += f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n"
         main = self._data / "postgresql.conf"
@@ -206,8 +221,7 @@ class Postgres:
         try:
             written = main.read_text()
             if include not in written:
-                # In front, so that what a user writes below it wins.
-                main.write_text(include + written)
+                main.write_text(written + include)
             for name, content in (("permaflow.conf", text), ("pg_hba.conf", _HBA)):
                 path = self._data / name
                 path.write_text(content)
@@ -223,50 +237,45 @@ class Postgres:
             os.chown(self._sockets, account.uid, account.gid)
 
     async def ping(self) -> None:
-        import psycopg  # half of the time that PostgreSQL itself needs to start
+        """A query. Not asked before PostgreSQL says it is up: it logs whom it turned away."""
+        status = (self._data / "postmaster.pid").read_text().splitlines()[7:8]
+        if [line.strip() for line in status] != ["ready"]:
+            raise NotReadyError("it is starting up")
+        import psycopg  # takes a while, and PostgreSQL needs that time anyway
 
+        if self._fresh:
+            await self._create_database()
+            self._fresh = False
         try:
             async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as session:
                 await session.execute("select 1")
         except psycopg.OperationalError as error:
             message = str(error)
             if f'database "{_DATABASE}" does not exist' in message:
-                await self._create_database()
-            elif "password authentication failed" in message:
+                self._fresh = True  # the first start ended between initdb and here
+                raise NotReadyError(message.strip()) from error
+            if "password authentication failed" in message:
                 raise ServerError(
                     f"PostgreSQL in {self._data} does not accept the password in "
                     f"{self._directory.path / 'secrets' / 'postgres'}. Restore that file."
                 ) from error
-            else:
-                raise NotReadyError(message.strip()) from error
+            raise NotReadyError(message.strip()) from error
 
     async def _create_database(self) -> None:
         import psycopg
 
         url = self._url("postgres")
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
-            await session.execute(f"create database {_DATABASE}")
+        try:
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
+                await session.execute(f"create database {_DATABASE}")
+        except psycopg.errors.DuplicateDatabase:
+            pass
+        except psycopg.OperationalError as error:
+            raise NotReadyError(str(error).strip()) from error
 
 
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _build_options(binary: Path) -> str:
-    pg_config = binary.with_name("pg_config")
-    if not pg_config.exists():
-        return ""
+def _output(program: Path, argument: str) -> str:
     done = subprocess.run(
-        [str(pg_config), "--configure"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
+        [str(program), argument], capture_output=True, text=True, check=False, env=environment()
     )
-    return done.stdout
+    return done.stdout or done.stderr

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -116,13 +115,18 @@ async def until_exit(process: subprocess.Popen[bytes]) -> None:
 
 def is_alive(pid: int) -> bool:
     """False also for a zombie, which a container without an init may never reap."""
+    return exists(pid) and _state(pid) != "Z"
+
+
+def exists(pid: int) -> bool:
+    """Whether the number is taken, be it by a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return _state(pid) != "Z"
+    return True
 
 
 def command_line(pid: int) -> str:
@@ -136,20 +140,18 @@ def remember(path: Path, pid: int) -> None:
     path.write_text(json.dumps({"pid": pid, "born": _born(pid)}) + "\n")
 
 
-def end_remembered(path: Path, stop: signal.Signals, patience: float = 5.0) -> None:
-    """Ends the process that `remember` noted, if it still lives and is the same one."""
+def remembered(path: Path) -> int | None:
+    """The pid that `remember` noted, if that very process still lives."""
     try:
         noted = json.loads(path.read_text())
         pid, born = int(noted["pid"]), noted["born"]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    if is_alive(pid) and _born(pid) == born:
-        end(pid, stop, patience)
-    path.unlink(missing_ok=True)
+        return None
+    return pid if is_alive(pid) and _born(pid) == born else None
 
 
-def end(pid: int, stop: signal.Signals, patience: float = 5.0) -> None:
-    """Asks a process that is not our child to stop, then kills it. Blocks: start-up only."""
+async def end(pid: int, stop: signal.Signals, patience: float = 5.0) -> None:
+    """Asks a process that is not our child to stop, then kills it."""
     for number in (stop, signal.SIGKILL):
         try:
             os.kill(pid, number)
@@ -159,7 +161,7 @@ def end(pid: int, stop: signal.Signals, patience: float = 5.0) -> None:
         while time.monotonic() < deadline:
             if not is_alive(pid):
                 return
-            select.select([], [], [], POLL)
+            await asyncio.sleep(POLL)
 
 
 def _born(pid: int) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from permaflow.errors import ServerError
 from pipeline.embedded.directory import DataDirectory
-from pipeline.embedded.process import POLL, Launch, end_remembered, remember, spawn, until_exit
+from pipeline.embedded.process import POLL, Launch, end, remember, remembered, spawn, until_exit
 
 _PROBE_LIMIT = 5.0
 _KILL_LIMIT = 10.0
@@ -78,14 +78,23 @@ class Server:
         """Returns when the server has answered. Raises ServerError with the end of its log."""
         if self.pid is not None:
             return
-        end_remembered(self._directory.run_file(self.name), self._recipe.stop_signal)
+        orphan = remembered(self._directory.run_file(self.name))
+        if orphan is not None:
+            await end(orphan, self._recipe.stop_signal)
         deadline = time.monotonic() + self._start_timeout
         while True:
             log = self._directory.log(self.name)
             log_start = log.stat().st_size if log.exists() else 0
-            launch = await self._recipe.prepare()
-            self._process = spawn(launch, log, self._recipe.stop_signal)
-            remember(self._directory.run_file(self.name), self._process.pid)
+            try:
+                launch = await self._recipe.prepare()
+                self._process = spawn(launch, log, self._recipe.stop_signal)
+                remember(self._directory.run_file(self.name), self._process.pid)
+            except OSError as error:
+                await asyncio.shield(self.kill())
+                raise ServerError(
+                    f"{self.name} could not be started: {error.strerror} ({error.filename}). Check "
+                    f"the rights and the space in {self._directory.path}."
+                ) from error
             try:
                 problem = await self._until_it_answers(deadline)
             except BaseException:

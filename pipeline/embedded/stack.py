@@ -50,8 +50,9 @@ class Stack:
         self._directory = DataDirectory(data_dir)
         self._lock = DirectoryLock(self._directory.path)
         self._start_timeout = start_timeout
+        self._postgres = Postgres(self._directory, find)
         recipes: dict[str, Recipe] = {
-            "postgres": Postgres(self._directory, find),
+            "postgres": self._postgres,
             "nats": Nats(self._directory, find, nats_sync_interval),
             "kafka": Kafka(self._directory, find),
             "valkey": Valkey(self._directory, find),
@@ -68,6 +69,11 @@ class Stack:
     @property
     def database_url(self) -> str | None:
         return self._url("postgres")
+
+    @property
+    def database_socket_url(self) -> str | None:
+        """The embedded database over its unix socket; None where it runs elsewhere."""
+        return self._postgres.socket_url if "postgres" in self.servers else None
 
     @property
     def nats_url(self) -> str | None:
@@ -115,9 +121,26 @@ class Stack:
     async def stop(self) -> None:
         """Stops what runs, in order, and lets go of the directory."""
         try:
-            await asyncio.gather(*(server.stop() for server in self.servers.values()))
+            results = await asyncio.gather(
+                *(server.stop() for server in self.servers.values()), return_exceptions=True
+            )
         finally:
             self._lock.release()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def first_exit(self) -> Server:
+        """Waits until a server ends that nobody stopped, and gives it: `restart` brings it back."""
+        waiting = {
+            asyncio.ensure_future(server.exited()): server for server in self.servers.values()
+        }
+        try:
+            ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return waiting[next(iter(ended))]
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def __aenter__(self) -> Self:
         return await self.start()
