@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -256,6 +257,9 @@ async def test_the_unix_socket_works_however_long_the_path_of_the_data_directory
     stack = await make_stack("postgres", data_dir=server_dir / ("long" * 30) / "d")
     assert stack.database_socket_url is not None
     assert await ask(stack.database_socket_url, "select inet_client_addr() is null") is True
+    await stack.stop()
+    link = stack.data_dir / "run" / "postgres"
+    shutil.rmtree(link.readlink())
 
 
 # --- kill -9 ----------------------------------------------------------------------------------
