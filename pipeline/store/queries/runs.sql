@@ -1,0 +1,66 @@
+-- name: get
+-- One run without its journal.
+select id, org_id, workflow_id, version, status, source, trigger_node, input, input_ref, type, resource_type,
+  resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error
+from permaflow.run
+where id = %(id)s and org_id = %(org)s;
+
+-- name: list
+-- The runs of an organisation that match, newest first, from below `before` on. The ids carry the time of
+-- the caller's clock and `created_at` that of the database; a day between them is allowed for.
+select id, org_id, workflow_id, version, status, source, trigger_node, null::json as input, input_ref, type,
+  resource_type, resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error
+from permaflow.run
+where org_id = %(org)s
+  and (%(before)s::uuid is null or id < %(before)s)
+  and (%(workflow_id)s::uuid is null or workflow_id = %(workflow_id)s)
+  and (%(statuses)s::text[] is null or status = any(%(statuses)s))
+  and (%(type)s::text is null or type = %(type)s)
+  and (%(resource_type)s::text is null or resource_type = %(resource_type)s)
+  and (%(resource_id)s::text is null or resource_id = %(resource_id)s)
+  and (%(requested_by)s::text is null or requested_by = %(requested_by)s)
+  and (%(parent_id)s::uuid is null or parent_id = %(parent_id)s)
+  and (%(since)s::timestamptz is null
+    or (created_at >= %(since)s and id >= permaflow.uuid_at(%(since)s::timestamptz - interval '1 day')))
+  and (%(until)s::timestamptz is null
+    or (created_at < %(until)s and id < permaflow.uuid_at(%(until)s::timestamptz + interval '1 day')))
+order by id desc
+limit %(limit)s;
+
+-- name: journal
+-- What happened to a run, from after `after` on.
+select seq, at, entries
+from permaflow.journal
+where run_id = %(id)s and org_id = %(org)s and seq > %(after)s
+order by seq
+limit %(limit)s;
+
+-- name: cancel
+-- Remembers that somebody wants an open run to end; the first to ask is kept.
+update permaflow.run
+set cancel_at = coalesce(cancel_at, clock_timestamp()), cancel_by = coalesce(cancel_by, %(by)s)
+where id = %(id)s and org_id = %(org)s and finished_at is null
+returning id;
+
+-- name: cancelled
+-- Open runs that somebody wants to end, for more than `after` seconds.
+select id, cancel_by as by
+from permaflow.run
+where cancel_at < clock_timestamp() - make_interval(secs => %(after)s) and finished_at is null
+order by id
+limit %(limit)s;
+
+-- name: silent
+-- Running runs that nothing has happened to for `after` seconds although no runner holds a step of theirs,
+-- from above `above` on. `seq` is their last row, 0 if there is none.
+select run.id, coalesce(last.seq, 0) as seq
+from permaflow.run
+left join lateral (
+  select seq, at from permaflow.journal where run_id = run.id order by seq desc limit 1
+) as last on true
+where run.status in ('pending', 'running')
+  and run.id > %(above)s and run.id < permaflow.uuid_at(clock_timestamp() - make_interval(secs => %(after)s))
+  and coalesce(last.at, run.created_at) < clock_timestamp() - make_interval(secs => %(after)s)
+  and not exists (select from permaflow.lease where lease.run_id = run.id and until > clock_timestamp())
+order by run.id
+limit %(limit)s;
