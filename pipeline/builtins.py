@@ -7,6 +7,7 @@ from permaflow.task_types import TaskTypeRegistry
 from pipeline.settings import Settings, split
 
 TASK_TYPES = {
+    "action_http": "stages.http:task_type",
     "code_function": "stages.code:task_type",
 }
 

@@ -17,7 +17,7 @@ VERSION = 1
 class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Do this attempt of this step. `config` is rendered; `config_ref` names it when it is large.
 
-    `timeout` is in seconds.
+    `timeout` is in seconds. `nudge` is above 0 when it was published again on purpose.
     """
 
     run_id: UUID
@@ -28,6 +28,7 @@ class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     config: Any
     timeout: float
     config_ref: UUID | None = None
+    nudge: int = 0
 
 
 class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):

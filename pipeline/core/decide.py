@@ -79,12 +79,12 @@ def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
     return _Turn(run, chance).take(events)
 
 
-def outstanding(run: Run) -> list[Effect]:
+def outstanding(run: Run) -> list[Dispatch]:
     """Every dispatch that is with a runner, asked for again: same attempts, same configs."""
     turn = _Turn(run, 0.5)
     for (scope_id, name), attempt in run.outstanding.items():
         turn.dispatch(run.scopes[scope_id], run.plan_node(name), attempt)
-    return turn.effects
+    return [effect for effect in turn.effects if isinstance(effect, Dispatch)]
 
 
 class _Turn:

@@ -1,0 +1,146 @@
+"""One attempt of one task: from a dispatch to a result, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from permaflow.errors import PermaflowError
+from permaflow.task import (
+    Done,
+    Functions,
+    Http,
+    Park,
+    Records,
+    Reject,
+    Retry,
+    Tables,
+    TaskContext,
+    TaskType,
+    Verdict,
+)
+from pipeline import telemetry
+from pipeline.telemetry import log
+from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
+
+Result = StepDone | StepFailed | StepParked
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What tasks may use of the world; `records` is opened for an organisation."""
+
+    http: Http
+    tables: Tables
+    functions: Functions
+    records: Callable[[UUID], Records]
+
+
+async def attempt(
+    dispatch: Dispatch, config: Any, org: str, task_type: TaskType, services: Services
+) -> Result:
+    """Run a task to its verdict. Never raises, except when it is cancelled from outside."""
+    context = _context(dispatch, org, services)
+    try:
+        parsed = task_type.config.model_validate(config)
+    except ValidationError as error:
+        return failed(dispatch, "invalid_config", _explain(error), retryable=False)
+    running = asyncio.current_task()
+    assert running is not None
+    late = False
+
+    def stop() -> None:
+        nonlocal late
+        late = True
+        running.cancel()
+
+    handle = asyncio.get_running_loop().call_later(dispatch.timeout, stop)
+    try:
+        verdict = await task_type.run(parsed, context)
+    except asyncio.CancelledError:
+        if not late:
+            raise
+        running.uncancel()
+        message = f"It took longer than its {dispatch.timeout:g} seconds."
+        return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
+    except PermaflowError as error:
+        return failed(dispatch, error.code, str(error), retryable=error.retryable)
+    except Exception as error:
+        log.exception(
+            telemetry.STEP_CRASHED,
+            run_id=str(dispatch.run_id),
+            node=dispatch.node,
+            type=dispatch.type,
+            error=repr(error),
+        )
+        return failed(dispatch, "crashed", f"{type(error).__name__}: {error}", retryable=True)
+    finally:
+        handle.cancel()
+    return _result(dispatch, verdict)
+
+
+def _result(dispatch: Dispatch, verdict: Verdict) -> Result:
+    key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
+    match verdict:
+        case Done(output=output, port=port):
+            return StepDone(*key, output, port)
+        case Retry(message=message, code=code, after=after, details=details):
+            wait = after.total_seconds() if after is not None else None
+            return StepFailed(*key, code, message, True, False, wait, details)
+        case Reject(message=message, code=code, details=details):
+            return StepFailed(*key, code, message, False, False, None, details)
+        case Park(reason=reason, after=after):
+            return StepParked(*key, after.total_seconds(), reason)
+
+
+def failed(
+    dispatch: Dispatch, code: str, message: str, *, retryable: bool, timed_out: bool = False
+) -> StepFailed:
+    return StepFailed(
+        dispatch.run_id,
+        dispatch.scope,
+        dispatch.node,
+        dispatch.attempt,
+        code,
+        message,
+        retryable,
+        timed_out,
+    )
+
+
+def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
+    step_key = f"{dispatch.run_id}:{dispatch.scope}:{dispatch.node}"
+    return TaskContext(
+        org,
+        dispatch.run_id,
+        dispatch.node,
+        dispatch.scope,
+        dispatch.attempt,
+        f"{step_key}:{dispatch.attempt}",
+        step_key,
+        timedelta(seconds=dispatch.timeout),
+        services.http,
+        services.records(UUID(org)),
+        services.tables,
+        services.functions,
+        _line_logger(dispatch),
+    )
+
+
+def _line_logger(dispatch: Dispatch) -> Callable[[str], None]:
+    def write(line: str) -> None:
+        log.info(telemetry.STEP_LOGGED, run_id=str(dispatch.run_id), node=dispatch.node, line=line)
+
+    return write
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = "/".join(str(part) for part in first["loc"])
+    return f"The config of this step is wrong at `/{where}`: {first['msg']}."

@@ -1,0 +1,116 @@
+"""What follows from a batch of decisions: what is written at once, and what is sent after it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+
+from permaflow.task import TaskType
+from pipeline.core.effects import ClearTimer, Decision, Dispatch, Effect, SetTimer, StopStep
+from pipeline.core.entries import Entry, LoopOpened, to_row
+from pipeline.ids import new_id
+from pipeline.live_runs import LiveRun, dehydrate
+from pipeline.outbox import Outbox
+from pipeline.store.journal import Append
+from pipeline.wire import encode as encode_wire
+
+_encode_row = msgspec.json.Encoder().encode
+
+
+class Batch:
+    """Collects decisions. `append` is written first; only then is the rest sent.
+
+    `inline` and `max_dispatch` are sizes in bytes above which a value goes by reference.
+    """
+
+    def __init__(
+        self,
+        type_of: Callable[[str], TaskType],
+        *,
+        inline: int,
+        max_dispatch: int,
+    ) -> None:
+        self._type_of = type_of
+        self._inline = inline
+        self._max_dispatch = max_dispatch
+        self.append = Append()
+        self.outbox = Outbox()
+        self.runs: list[LiveRun] = []
+        self.finished: dict[str, list[UUID]] = defaultdict(list)
+        self.advanced: dict[str, list[tuple[UUID, int]]] = defaultdict(list)
+        self.stopped: list[tuple[UUID, str, str, int]] = []
+        self.soonest: float | None = None
+        self.dispatched = 0
+        self.entries = 0
+
+    def add(self, live: LiveRun, decision: Decision) -> None:
+        """Take in what was decided for a run, whose state is already that far."""
+        run = live.run
+        append = self.append
+        if decision.entries:
+            self.runs.append(live)
+            run.seq += 1
+            row = [self._written(live, entry) for entry in decision.entries]
+            append.runs.append(run.id)
+            append.seqs.append(run.seq)
+            append.orgs.append(live.org)
+            append.entries.append(_encode_row(to_row(row)).decode())
+            self.entries += len(row)
+            self.advanced[live.org.hex].append((run.id, run.seq))
+            if run.status != live.status:
+                self._status(live)
+        self.send(live, decision.effects)
+
+    def send(self, live: LiveRun, effects: list[Effect], nudge: int = 0) -> None:
+        """Take in effects; `nudge` as in `Outbox.add`."""
+        run_id = live.run.id
+        append = self.append
+        for effect in effects:
+            match effect:
+                case Dispatch():
+                    self._dispatch(live, effect, nudge)
+                case SetTimer(key=key, delay=delay, until=until):
+                    append.timers.append((run_id, key, live.org, delay, until))
+                    if delay is not None and (self.soonest is None or delay < self.soonest):
+                        self.soonest = delay
+                case ClearTimer(key=key):
+                    append.cleared.append((run_id, key))
+                case StopStep(scope=scope, node=node, attempt=attempt):
+                    self.stopped.append((run_id, scope, node, attempt))
+
+    def _status(self, live: LiveRun) -> None:
+        run = live.run
+        if run.finished:
+            error = _encode_row(run.error).decode() if run.error is not None else None
+            self.append.finished.append((run.id, run.status, error))
+            self.finished[live.org.hex].append(run.id)
+        else:
+            self.append.statuses.append((run.id, run.status))
+
+    def _written(self, live: LiveRun, entry: Entry) -> Entry:
+        if isinstance(entry, LoopOpened) and entry.ref is None:
+            body = _encode_row(entry.items)
+            if len(body) > self._inline:
+                ref = new_id()
+                self.append.payloads.append((ref, live.org, live.run.id, body))
+                entry = entry._replace(ref=str(ref))
+        return dehydrate(entry)
+
+    def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> None:
+        task_type = self._type_of(effect.type)
+        timeout = effect.timeout
+        if timeout is None:
+            timeout = task_type.timeout.total_seconds()
+        config = encode_wire(effect.config)
+        ref: UUID | None = None
+        if len(config) > self._max_dispatch:
+            ref = new_id()
+            self.append.payloads.append((ref, live.org, live.run.id, _encode_row(effect.config)))
+            config = b"\xc0"
+        self.outbox.add(
+            live.org.hex, live.run.id, effect, config, ref, timeout, task_type.batch, nudge
+        )
+        self.dispatched += 1

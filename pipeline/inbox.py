@@ -1,0 +1,97 @@
+"""Inbox messages as events of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import msgspec
+
+from pipeline import wire
+from pipeline.bus.port import Message
+from pipeline.core.events import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptParked,
+    CancelAsked,
+    Event,
+    TimerFired,
+    Woken,
+)
+
+
+class Mail:
+    """What came for one run: its events, and whether what is outstanding must be sent again.
+
+    `again` is set by a redelivered message: what followed from it may never have been published.
+    `nudge` is above 0 when the reconciler asks for it.
+    """
+
+    __slots__ = ("again", "events", "nudge", "refs")
+
+    def __init__(self) -> None:
+        self.events: list[wire.Event] = []
+        self.again = False
+        self.nudge = 0
+        self.refs: list[UUID] = []
+
+
+def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:
+    """Run → its mail, and the messages that cannot be read."""
+    mails: dict[UUID, Mail] = {}
+    unreadable: list[Message] = []
+    for message in messages:
+        try:
+            events = wire.decode_inbox(message.data).events
+        except msgspec.MsgspecError:
+            unreadable.append(message)
+            continue
+        again = message.deliveries > 1
+        for event in events:
+            mail = mails.get(event.run_id)
+            if mail is None:
+                mail = mails[event.run_id] = Mail()
+            mail.events.append(event)
+            if again:
+                mail.again = True
+            match event:
+                case wire.Wake(nudge=nudge) if nudge > mail.nudge:
+                    mail.nudge = nudge
+                case wire.StepDone(output_ref=UUID() as ref):
+                    mail.refs.append(ref)
+    return mails, unreadable
+
+
+def to_core(events: Iterable[wire.Event], values: dict[UUID, object]) -> list[Event]:
+    """The events as the core knows them, with the values that references stand for."""
+    return [_event(event, values) for event in events]
+
+
+def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
+    match event:
+        case wire.StepDone(output_ref=None):
+            return AttemptDone(event.scope, event.node, event.attempt, event.output, event.port)
+        case wire.StepDone(output_ref=UUID() as ref):
+            value = values.get(ref)
+            return AttemptDone(event.scope, event.node, event.attempt, value, event.port, str(ref))
+        case wire.StepFailed():
+            return AttemptFailed(
+                event.scope,
+                event.node,
+                event.attempt,
+                event.code,
+                event.message,
+                event.retryable,
+                event.timed_out,
+                event.after,
+                event.details,
+            )
+        case wire.StepParked():
+            return AttemptParked(event.scope, event.node, event.attempt, event.after, event.reason)
+        case wire.TimerDue():
+            return TimerFired(event.key)
+        case wire.Cancel():
+            return CancelAsked(event.by, event.reason)
+        case wire.Wake():
+            return Woken()
+    raise AssertionError(event)

@@ -1,0 +1,373 @@
+"""Vertex: a dispatch becomes a verdict.
+
+::
+
+    steps.<stage> ─► a task for each step ─► verdict ─► results, by partition ─► inbox ─► ack
+
+A message is acked when the results of all its steps have their receipts. While it is in work it is
+kept from redelivery by a thread that user code cannot block; a step that takes longer than a few
+seconds also holds a lease in the store, so that the reconciler knows it lives.
+
+    error                        answer
+    message cannot be read       dead letter, term
+    task raises                  a retryable failure
+    result has no receipt        not acked; the message comes again, and its steps run again
+    stop is asked for            10 s to finish; then cancelled, and the messages given back
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from permaflow.errors import BusError, ContractError, NotFoundError, PermaflowError, StoreError
+from permaflow.task_types import TaskTypeRegistry
+from pipeline import telemetry
+from pipeline.attempt import Result, Services, attempt, failed
+from pipeline.bus.port import Bus, Message, Subscription
+from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
+from pipeline.ids import new_id
+from pipeline.settings import Settings
+from pipeline.telemetry import log
+from pipeline.wire import (
+    Dispatch,
+    Inbox,
+    StepDone,
+    StepFailed,
+    decode_dispatches,
+    decode_stopped,
+    encode,
+)
+
+GRACE = 10.0
+"""Seconds that a stopping runner gives to what is in work."""
+
+LEASE_AFTER = 3.0
+LEASE_EVERY = 5.0
+LEASE_FOR = 15.0
+_BATCH_CREDIT = 64
+_AGAIN = timedelta(seconds=1)
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode
+
+_seconds_of = lru_cache(maxsize=1_000)(telemetry.STEP_SECONDS.labels)
+_attempts_of = lru_cache(maxsize=4_000)(telemetry.STEP_ATTEMPTS.labels)
+
+StepId = tuple[UUID, str, str, int]
+"""(run, scope, node, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A step that is still in work. `until` and `deadline` are seconds from now."""
+
+    run_id: UUID
+    step: str
+    attempt: int
+    org: UUID
+    until: float
+    deadline: float
+
+
+class RunnerStore(Protocol):
+    """What a runner needs of the store. Raises `StoreError`s."""
+
+    async def put_payload(self, ref: UUID, org: UUID, run_id: UUID, body: bytes) -> None: ...
+    async def get_payload(self, ref: UUID) -> bytes | None: ...
+    async def renew(self, holder: str, leases: Sequence[Lease]) -> None: ...
+    async def release(self, holder: str, leases: Sequence[Lease]) -> None: ...
+
+
+class _Work:
+    """A message in work: how many of its steps are open, and the receipts of its results."""
+
+    __slots__ = ("message", "open", "org", "receipts", "subscription")
+
+    def __init__(self, message: Message, org: str, size: int, subscription: Subscription) -> None:
+        self.message = message
+        self.org = org
+        self.open = size
+        self.receipts: list[asyncio.Future[None]] = []
+        self.subscription = subscription
+
+
+class _Step:
+    """A step in work."""
+
+    __slots__ = ("dispatch", "leased_at", "started", "stopped", "task", "work")
+
+    def __init__(self, dispatch: Dispatch, work: _Work, started: float) -> None:
+        self.dispatch = dispatch
+        self.work = work
+        self.started = started
+        self.leased_at = 0.0
+        self.stopped = False
+        self.task: asyncio.Task[None] | None = None
+
+    def lease(self, now: float) -> Lease:
+        left = self.started + self.dispatch.timeout - now
+        return Lease(
+            self.dispatch.run_id,
+            f"{self.dispatch.scope}/{self.dispatch.node}",
+            self.dispatch.attempt,
+            UUID(self.work.org),
+            LEASE_FOR,
+            max(left, 0.0) + LEASE_EVERY,
+        )
+
+
+class Runner:
+    """One process of the vertex, serving some stages. `run` ends after `stop`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        types: TaskTypeRegistry,
+        services: Services,
+        store: RunnerStore,
+        settings: Settings,
+        stages: Sequence[str],
+        dead_letter: Callable[[str, str, bytes], object],
+    ) -> None:
+        self.holder = new_id().hex
+        self._bus = bus
+        self._types = types
+        self._services = services
+        self._store = store
+        self._settings = settings
+        self._stages = tuple(stages)
+        self._dead_letter = dead_letter
+        self._steps: dict[StepId, _Step] = {}
+        self._results: list[tuple[_Work, Result | None]] = []
+        self._flushing = False
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        unlisten = await self._bus.listen(CANCEL, self._cancel)
+        leases = asyncio.create_task(self._keep_leases())
+        readers = []
+        for stage in self._stages:
+            subscription = await self._bus.subscribe(step_channel(stage), self._credit(stage))
+            self._subscriptions.append(subscription)
+            readers.append(asyncio.create_task(self._read(stage, subscription)))
+        await asyncio.gather(*readers)
+        await self._drain()
+        leases.cancel()
+        await unlisten()
+
+    async def stop(self) -> None:
+        for subscription in self._subscriptions:
+            await subscription.close()
+
+    def _credit(self, stage: str) -> int:
+        """Messages at a time: as many as steps, unless steps of the stage travel in groups."""
+        grouped = any(
+            self._types.get(name).batch > 1
+            for name in self._types.names()
+            if self._sound(name) and self._types.stage(name) == stage
+        )
+        return (
+            min(_BATCH_CREDIT, self._settings.concurrency)
+            if grouped
+            else (self._settings.concurrency)
+        )
+
+    def _sound(self, name: str) -> bool:
+        try:
+            self._types.get(name)
+        except (ContractError, NotFoundError):
+            return False
+        return True
+
+    async def _drain(self) -> None:
+        running = [step.task for step in self._steps.values() if step.task is not None]
+        if running:
+            await asyncio.wait(running, timeout=GRACE)
+        for step in list(self._steps.values()):
+            if step.task is not None:
+                step.task.cancel()
+                step.work.message.nak(timedelta(0))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GRACE)
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    async def _read(self, stage: str, subscription: Subscription) -> None:
+        while messages := await subscription.batch():
+            for message in messages:
+                if message.deliveries > 1:
+                    telemetry.REDELIVERIES.labels("runner").inc()
+                try:
+                    dispatches = decode_dispatches(message.data)
+                except msgspec.MsgspecError as error:
+                    self._dead_letter("steps", message.subject, message.data)
+                    log.error(
+                        telemetry.MESSAGE_UNREADABLE, subject=message.subject, reason=str(error)
+                    )
+                    message.term()
+                    subscription.release()
+                    continue
+                message.keep()
+                work = _Work(message, dispatches.org, len(dispatches.steps), subscription)
+                for dispatch in dispatches.steps:
+                    self._begin(dispatch, work, stage)
+
+    def _begin(self, dispatch: Dispatch, work: _Work, stage: str) -> None:
+        key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
+        if key in self._steps:
+            self._finish(work, None)
+            return
+        step = self._steps[key] = _Step(dispatch, work, asyncio.get_running_loop().time())
+        step.task = asyncio.ensure_future(self._step(key, step))
+
+    async def _step(self, key: StepId, step: _Step) -> None:
+        dispatch = step.dispatch
+        result: Result | None
+        try:
+            result = await self._attempt(dispatch, step.work.org)
+        except asyncio.CancelledError:
+            result = None
+            if not step.stopped:
+                raise
+            log.debug(telemetry.STEP_STOPPED, run_id=str(dispatch.run_id), node=dispatch.node)
+        finally:
+            del self._steps[key]
+        took = asyncio.get_running_loop().time() - step.started
+        _seconds_of(dispatch.type).observe(took)
+        _attempts_of(dispatch.type, type(result).__name__).inc()
+        if step.leased_at:
+            await self._release_lease(step)
+        self._finish(step.work, result)
+
+    async def _attempt(self, dispatch: Dispatch, org: str) -> Result:
+        try:
+            task_type = self._types.get(dispatch.type)
+            config: Any = dispatch.config
+            if dispatch.config_ref is not None:
+                body = await self._store.get_payload(dispatch.config_ref)
+                if body is None:
+                    message = "The config of this step is no longer in the store."
+                    return failed(dispatch, "config_missing", message, retryable=False)
+                config = _decode_json(body)
+            result = await attempt(dispatch, config, org, task_type, self._services)
+            return await self._shrink(result, org)
+        except PermaflowError as error:
+            return failed(dispatch, error.code, str(error), retryable=error.retryable)
+
+    async def _shrink(self, result: Result, org: str) -> Result:
+        """The result with a large output put into the store, or refused."""
+        if not isinstance(result, StepDone) or result.output is None:
+            return result
+        try:
+            raw = encode(result.output)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            return _refused(result, "bad_output", f"The output is not JSON: {error}.")
+        if len(raw) <= self._settings.inline_bytes:
+            return msgspec.structs.replace(result, output=msgspec.Raw(raw))
+        body = _encode_json(result.output)
+        if len(body) > self._settings.max_output_bytes:
+            limit = self._settings.max_output_bytes
+            text = f"The output has {len(body)} bytes; at most {limit} are allowed."
+            return _refused(result, "limit_exceeded", text)
+        ref = new_id()
+        await self._store.put_payload(ref, UUID(org), result.run_id, body)
+        return msgspec.structs.replace(result, output=None, output_ref=ref)
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def _finish(self, work: _Work, result: Result | None) -> None:
+        """A step of this message is through; results that are ready together travel together."""
+        work.open -= 1
+        self._results.append((work, result))
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        results, self._results = self._results, []
+        groups: dict[tuple[int, str], tuple[list[Any], list[_Work]]] = defaultdict(lambda: ([], []))
+        works: dict[int, _Work] = {}
+        for work, result in results:
+            works[id(work)] = work
+            if result is not None:
+                events, owners = groups[partition_of(result.run_id), work.org]
+                events.append(result)
+                owners.append(work)
+        for (partition, org), (events, owners) in groups.items():
+            receipt = self._bus.send(inbox(partition, org), encode(Inbox(events)))
+            for owner in {id(owner): owner for owner in owners}.values():
+                owner.receipts.append(receipt)
+        through = [work for work in works.values() if work.open == 0]
+        if through:
+            task = asyncio.ensure_future(self._ack(through))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ack(self, works: Sequence[_Work]) -> None:
+        for work in works:
+            try:
+                for receipt in work.receipts:
+                    await receipt
+            except BusError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
+                work.message.nak(_AGAIN)
+            else:
+                work.message.ack()
+            work.subscription.release()
+
+    # --- leases and cancellation ------------------------------------------------------------------
+
+    async def _keep_leases(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LEASE_AFTER if not self._steps else 1.0)
+            now = loop.time()
+            due = [
+                step
+                for step in self._steps.values()
+                if now - step.started >= LEASE_AFTER and now - step.leased_at >= LEASE_EVERY
+            ]
+            if not due:
+                continue
+            for step in due:
+                step.leased_at = now
+            try:
+                await self._store.renew(self.holder, [step.lease(now) for step in due])
+            except StoreError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
+
+    async def _release_lease(self, step: _Step) -> None:
+        try:
+            await self._store.release(self.holder, [step.lease(asyncio.get_running_loop().time())])
+        except StoreError as error:
+            log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
+
+    def _cancel(self, _subject: str, data: bytes) -> None:
+        """Stop what is no longer wanted. Steps that are not here are somebody else's."""
+        try:
+            stopped = decode_stopped(data).steps
+        except msgspec.MsgspecError:
+            return
+        for key in stopped:
+            step = self._steps.get(key)
+            if step is not None and step.task is not None:
+                step.stopped = True
+                step.task.cancel()
+
+
+def _refused(result: StepDone, code: str, message: str) -> Result:
+    return StepFailed(
+        result.run_id, result.scope, result.node, result.attempt, code, message, retryable=False
+    )

@@ -1,0 +1,145 @@
+"""The journals of runs: the hot path of the store.
+
+One `Journal` belongs to one orchestrator and keeps one connection to itself: its statements stay
+prepared, and a batch is one round trip. It is not safe for concurrent use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from pipeline.store.queries import query
+from pipeline.store.sqlstate import store_errors
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+_LOAD_RUNS = query("journal.load_runs")
+_LOAD_ROWS = query("journal.load_rows")
+_APPEND = query("journal.append")
+_FINISH = query("journal.finish_runs")
+_STATUS = query("journal.set_status")
+_SET_TIMERS = query("journal.set_timers")
+_CLEAR_TIMERS = query("journal.clear_timers")
+_PUT_PAYLOADS = query("journal.put_payloads")
+_GET_PAYLOADS = query("journal.get_payloads")
+_LIVE_LEASES = query("journal.live_leases")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as it lies in the store. `input` is JSON text; rows are `(seq, entries as JSON text)`."""
+
+    id: UUID
+    org: UUID
+    workflow_id: UUID
+    version: int
+    status: str
+    trigger: str
+    input: str | None
+    input_ref: UUID | None
+    rows: Sequence[tuple[int, str]]
+
+
+@dataclass(slots=True)
+class Append:
+    """What one transaction writes: a journal row for each run, and what goes with them."""
+
+    runs: list[UUID] = field(default_factory=list)
+    seqs: list[int] = field(default_factory=list)
+    orgs: list[UUID] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
+    finished: list[tuple[UUID, str, str | None]] = field(default_factory=list)
+    statuses: list[tuple[UUID, str]] = field(default_factory=list)
+    timers: list[tuple[UUID, str, UUID, float | None, str | None]] = field(default_factory=list)
+    cleared: list[tuple[UUID, str]] = field(default_factory=list)
+    payloads: list[tuple[UUID, UUID, UUID, bytes]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.cleared)
+
+    @property
+    def rows_only(self) -> bool:
+        """Whether one statement is the whole transaction."""
+        return not (self.finished or self.statuses or self.timers or self.cleared or self.payloads)
+
+
+class Journal:
+    """Reads runs and appends to them. Raises `StoreError`s only."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _open(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.closed or connection.broken:
+            with store_errors():
+                connection = self._connection = await self._connect()
+                await connection.set_autocommit(True)
+            connection.prepare_threshold = 0
+        return connection
+
+    async def load(self, ids: Sequence[UUID]) -> list[StoredRun]:
+        """The runs that exist among `ids`, with their whole journals."""
+        connection = await self._open()
+        wanted = list(ids)
+        with store_errors():
+            async with connection.pipeline():
+                head = await connection.execute(_LOAD_RUNS, (wanted,), binary=True)
+                body = await connection.execute(_LOAD_ROWS, (wanted,), binary=True)
+                runs = await head.fetchall()
+                rows = await body.fetchall()
+        journals: dict[UUID, list[tuple[int, str]]] = {run[0]: [] for run in runs}
+        for run_id, seq, entries in rows:
+            journals[run_id].append((seq, entries))
+        return [StoredRun(*run, rows=journals[run[0]]) for run in runs]
+
+    async def commit(self, batch: Append) -> None:
+        """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""
+        connection = await self._open()
+        rows = (batch.runs, batch.seqs, batch.orgs, batch.entries)
+        with store_errors():
+            if batch.rows_only:
+                await connection.execute(_APPEND, rows, binary=True)
+                return
+            async with connection.pipeline(), connection.transaction():
+                if batch.runs:
+                    await connection.execute(_APPEND, rows, binary=True)
+                await _many(connection, _FINISH, batch.finished, 3)
+                await _many(connection, _STATUS, batch.statuses, 2)
+                await _many(connection, _CLEAR_TIMERS, batch.cleared, 2)
+                await _many(connection, _SET_TIMERS, batch.timers, 5)
+                await _many(connection, _PUT_PAYLOADS, batch.payloads, 4)
+
+    async def payloads(self, refs: Iterable[UUID]) -> dict[UUID, bytes]:
+        """The large values behind references; a missing one is left out."""
+        connection = await self._open()
+        with store_errors():
+            cursor = await connection.execute(_GET_PAYLOADS, (list(refs),), binary=True)
+            return dict(await cursor.fetchall())
+
+    async def leased(self, ids: Sequence[UUID]) -> set[tuple[UUID, str]]:
+        """The steps of these runs that a runner still holds."""
+        connection = await self._open()
+        with store_errors():
+            cursor = await connection.execute(_LIVE_LEASES, (list(ids),), binary=True)
+            return {(run_id, step) for run_id, step in await cursor.fetchall()}
+
+
+async def _many(
+    connection: Connection, statement: LiteralString, rows: Sequence[tuple[Any, ...]], width: int
+) -> None:
+    """Run a statement over the columns of `rows`, if there are any."""
+    if rows:
+        columns = tuple([row[i] for row in rows] for i in range(width))
+        await connection.execute(statement, columns, binary=True)

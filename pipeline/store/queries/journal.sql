@@ -1,0 +1,62 @@
+-- name: load_runs
+-- What an orchestrator must know of runs before it reads their journals.
+select id, org_id, workflow_id, version, status, trigger_node, input::text, input_ref
+from permaflow.run
+where id = any(%s);
+
+-- name: load_rows
+-- The journals of runs, each in order.
+select run_id, seq, entries::text
+from permaflow.journal
+where run_id = any(%s)
+order by run_id, seq;
+
+-- name: append
+-- One row for each run that advanced. A taken (run, seq) fails the whole statement: a conflict.
+insert into permaflow.journal (run_id, seq, org_id, entries)
+select run_id, seq, org_id, entries::json
+from unnest(%b::uuid[], %b::int4[], %b::uuid[], %b::text[]) as row (run_id, seq, org_id, entries);
+
+-- name: finish_runs
+-- The end of runs, written once.
+update permaflow.run
+set status = ended.status, error = ended.error::json, finished_at = clock_timestamp()
+from unnest(%b::uuid[], %b::text[], %b::text[]) as ended (id, status, error)
+where run.id = ended.id and run.finished_at is null;
+
+-- name: set_status
+-- Runs that start or stop waiting.
+update permaflow.run
+set status = changed.status
+from unnest(%b::uuid[], %b::text[]) as changed (id, status)
+where run.id = changed.id and run.finished_at is null;
+
+-- name: set_timers
+-- Arms timers, by a delay in seconds or at a moment.
+insert into permaflow.timer (run_id, key, org_id, due_at)
+select run_id, key, org_id,
+       coalesce(until::timestamptz, clock_timestamp() + make_interval(secs => delay))
+from unnest(%b::uuid[], %b::text[], %b::uuid[], %b::float8[], %b::text[])
+  as armed (run_id, key, org_id, delay, until)
+on conflict (run_id, key) do update set due_at = excluded.due_at;
+
+-- name: clear_timers
+-- Disarms timers.
+delete from permaflow.timer
+using unnest(%b::uuid[], %b::text[]) as gone (run_id, key)
+where timer.run_id = gone.run_id and timer.key = gone.key;
+
+-- name: put_payloads
+-- Values too large for a journal row or a message.
+insert into permaflow.payload (id, org_id, run_id, body)
+select id, org_id, run_id, body
+from unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::bytea[]) as large (id, org_id, run_id, body)
+on conflict (id) do nothing;
+
+-- name: get_payloads
+-- Large values by their references.
+select id, body from permaflow.payload where id = any(%s);
+
+-- name: live_leases
+-- Steps of these runs that some runner still holds.
+select run_id, step from permaflow.lease where run_id = any(%s) and until > clock_timestamp();
