@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from itertools import count
 
-import structlog
-
 from permaflow.errors import BusError
+from pipeline import telemetry
 from pipeline.bus import subjects
 from pipeline.bus.beats import Beats
 from pipeline.bus.link import Link
@@ -26,8 +25,7 @@ from pipeline.bus.port import Backlog, Channel
 from pipeline.bus.publish import Publisher
 from pipeline.bus.pull import TICK, Pull, Reader
 from pipeline.bus.streams import Streams
-
-log = structlog.get_logger(__name__)
+from pipeline.telemetry import log
 
 MEND_AGAIN = 0.25
 CLOSE_TIMEOUT = 5.0
@@ -107,7 +105,7 @@ class JetStreamBus:
             try:
                 outcome = answer(subject.decode(), data)
             except Exception:
-                log.exception("bus_listener_failed", subject=subject.decode())
+                log.exception(telemetry.BUS_LISTENER_FAILED, subject=subject.decode())
                 return
             if inspect.iscoroutine(outcome):
                 self._start(outcome)
@@ -160,7 +158,9 @@ class JetStreamBus:
         self._start(self._mend(pull))
 
     async def _mend(self, pull: Pull) -> None:
-        log.warning("bus_channel_mended", stream=pull.channel.stream, channel=pull.channel.name)
+        log.warning(
+            telemetry.BUS_CHANNEL_MENDED, stream=pull.channel.stream, channel=pull.channel.name
+        )
         if self.link.loop.time() - pull.started_at < MEND_AGAIN:
             await asyncio.sleep(MEND_AGAIN)
         while pull.broken and not pull.closed:
@@ -182,9 +182,9 @@ class JetStreamBus:
         try:
             await self.streams.ensure()
         except BusError as error:
-            log.warning("bus_streams_missing", reason=str(error))
+            log.warning(telemetry.BUS_STREAMS_MISSING, reason=str(error))
             await asyncio.sleep(MEND_AGAIN)
-        self._publisher.mended()
+        self._publisher.again()
         # a subject that no stream owns would otherwise keep this going round
         await asyncio.sleep(MEND_AGAIN)
         self._mending = False

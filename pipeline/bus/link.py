@@ -16,12 +16,10 @@ from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-import structlog
-
 from permaflow.errors import BusError, BusUnavailableError
+from pipeline import telemetry
 from pipeline.bus.protocol import Handler, Parser, ProtocolError, pub
-
-log = structlog.get_logger(__name__)
+from pipeline.telemetry import log
 
 RETRY_FIRST = 0.02
 RETRY_MOST = 0.5
@@ -76,7 +74,7 @@ class _Socket(asyncio.Protocol):
         try:
             self.feed(data)
         except (ProtocolError, ValueError, IndexError) as error:
-            log.warning("bus_protocol_broken", reason=repr(error))
+            log.warning(telemetry.BUS_PROTOCOL_BROKEN, reason=repr(error))
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -101,7 +99,7 @@ class _Socket(asyncio.Protocol):
                     self.info.set_result(info)
             case b"-ERR":
                 self.refused = argument.decode("utf-8", "replace").strip("'")
-                log.warning("bus_refused", reason=self.refused)
+                log.warning(telemetry.BUS_REFUSED, reason=self.refused)
             case _:
                 raise ProtocolError(f"unknown verb {verb[:20]!r}")
 
@@ -222,7 +220,7 @@ class Link:
             await asyncio.shield(socket.lost)
             self.connected = False
             self._out.clear()
-            log.warning("bus_disconnected", reason=socket.refused or "connection lost")
+            log.warning(telemetry.BUS_DISCONNECTED, reason=socket.refused or "connection lost")
             socket = await self._connect_again()
 
     async def _connect_again(self) -> _Socket:
@@ -284,7 +282,7 @@ class Link:
         if not self.connected or self._socket is None:
             return
         if self._unanswered >= 2:
-            log.warning("bus_silent", seconds=PING_EVERY * 2)
+            log.warning(telemetry.BUS_SILENT, seconds=PING_EVERY * 2)
             self._socket.abort()
             return
         self._unanswered += 1

@@ -1,8 +1,8 @@
 """Sending into streams without waiting: every message is kept until the stream's receipt came.
 
-A message is written at once, again after every reconnect, and again after its stream was made
-anew; when no receipt came within `timeout` its future fails. So a send never hangs, and a message
-may be stored twice, which the port allows.
+A message is written at once, again after every reconnect, again after its stream was made anew, and
+once more at half of `timeout`; when no receipt came by then its future fails. So a send never
+hangs, and a message may be stored twice, which the port allows.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class _Sent:
     chunk: bytes
     written: bool = False
     homeless: bool = False
+    repeated: bool = False
     reason: str = ""
 
 
 class Publisher:
     """Sends, and matches receipts to what was sent.
 
-    `mend` is called when a subject turns out to have no stream; call `mended` once it has one.
+    `mend` is called when a subject turns out to have no stream; call `again` once it has one.
     """
 
     def __init__(
@@ -89,19 +90,12 @@ class Publisher:
         return receipt
 
     def again(self) -> None:
-        """The link is up again: write everything that has no receipt yet."""
+        """The link is up again, or a stream is: write everything that has no receipt yet."""
         for sent in self._unacked.values():
-            sent.written = False
+            sent.written = sent.homeless = False
         self._under_way = 0
         self._waiting = deque(self._unacked)
         self._pump()
-
-    def mended(self) -> None:
-        """The streams are there again: write what had none."""
-        for sent in self._unacked.values():
-            if sent.homeless:
-                sent.homeless = False
-                self.link.write(sent.chunk)
 
     def needs_mending(self) -> bool:
         """Whether some message has no stream to go to."""
@@ -173,7 +167,14 @@ class Publisher:
 
     def _sweep(self) -> None:
         now = self.link.loop.time()
-        late = [number for number, sent in self._unacked.items() if sent.deadline <= now]
+        late = []
+        for number, sent in self._unacked.items():
+            if sent.deadline <= now:
+                late.append(number)
+            elif sent.deadline - now <= self.timeout / 2 and sent.written and not sent.repeated:
+                # JetStream drops what it has taken but not stored when a stream is deleted
+                sent.repeated = True
+                self.link.write(sent.chunk)
         for number in late:
             reason = self._unacked[number].reason or "no receipt"
             self._fail(

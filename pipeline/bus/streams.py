@@ -154,6 +154,8 @@ class Streams:
             self.servers,
             name=f"{self.name} streams",
             allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=2,
             error_cb=_ignore,
             tls=self.tls,
