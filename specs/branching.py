@@ -198,7 +198,7 @@ def _comparison(
     fields = condition_fields(value, pointer, report)
     if fields is None:
         return None
-    path, op = _path(fields), read_operator(fields, templates=True)
+    path, op = read_path(fields), read_operator(fields, templates=True)
     if path is None or op is None:
         return None
     if look is not None:
@@ -217,7 +217,7 @@ def _comparison(
     return Matching(path, op, expected) if moving else Comparison(path, comparison(op, expected))
 
 
-def _path(fields: Fields) -> Path | None:
+def read_path(fields: Fields) -> Path | None:
     text = fields.text("field", required=True)
     if text is None:
         return None

@@ -1,0 +1,304 @@
+"""What the dialects share: steps as read, their options, and the checks between steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from permaflow.plan import (
+    CONTINUE,
+    NO_RETRY,
+    ROOT,
+    STOP,
+    Goto,
+    Json,
+    Loop,
+    Node,
+    OnError,
+    Pass,
+    Retry,
+    TaskTypes,
+    TriggerSpec,
+    When,
+    Work,
+)
+from specs.durations import LONGEST_SECONDS
+from specs.ordering import cycles
+from specs.paths import Path
+from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.triggers import KINDS, read_trigger
+from specs.work import known_types, read_work, unknown_type
+
+MAX_LOOP_NESTING = 8
+MAX_VISITS = 1_000
+
+_ID = re.compile(r"[^\x00-\x1f\x7f/#\[\]{}\"'\\]{1,128}")
+
+Place = Callable[[str], str]
+"""From a pointer within a step's config to the pointer within the document."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One node or block, as read; its `when` comes from the edges or `depends`."""
+
+    id: str
+    type: str
+    index: int
+    fields: Fields
+    work: Work = field(default_factory=Pass)
+    parent: str | None = None
+    scope: str = ROOT
+    on_error: OnError = STOP
+    retry: Retry = NO_RETRY
+    timeout: timedelta | None = None
+    max_visits: int = 100
+    trigger: TriggerSpec | None = None
+    paths: list[tuple[Path, str]] = field(default_factory=list)
+
+    def problem(self, name: str, code: str, message: str) -> None:
+        self.fields.problem(name, code, message)
+
+    def node(self, when: When, cancels: tuple[str, ...] = ()) -> Node:
+        return Node(
+            id=self.id,
+            type=self.type,
+            work=self.work,
+            when=when,
+            scope=self.scope,
+            retry=self.retry,
+            timeout=self.timeout,
+            on_error=self.on_error,
+            cancels=cancels,
+            max_visits=self.max_visits,
+        )
+
+
+def read_id(fields: Fields, name: str) -> str | None:
+    """The name of a step, which others refer to by it."""
+    value = fields.text(name, required=True)
+    if value is not None and (not _ID.fullmatch(value) or value != value.strip()):
+        fields.problem(
+            name,
+            "bad_id",
+            f"{shown(value)} cannot name a step: up to 128 characters, without spaces at the "
+            "ends and without / # [ ] { } quotes and backslashes.",
+        )
+        return None
+    return value
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads the work of steps against the task types of this installation."""
+
+    types: TaskTypes
+    report: Report
+    known: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = known_types(self.types)
+
+    def fill(self, step: Step, config: Json, place: Place, type_at: str) -> None:
+        """Reads work and trigger into `step`. Unknown types keep `Pass`, and are reported."""
+        if step.type not in self.known:
+            self.report.add(type_at, "unknown_type", unknown_type(step.type, self.known))
+            return
+        if type(config) is not dict:
+            self.report.add(
+                place(""),
+                "wrong_type",
+                f"The config must be an object, but it is {kind_of(config)}.",
+            )
+            return
+        found = Report()
+        mentions = step.paths
+
+        def look(path: Path, pointer: str) -> None:
+            mentions.append((path, place(pointer)))
+
+        step.work = read_work(step.type, config, found, look, self.types)
+        if step.type in KINDS:
+            step.trigger = read_trigger(step.type, step.id, config, "", found)
+        for problem in found.problems:
+            self.report.add(place(problem.pointer), problem.code, problem.message)
+        self.report.left_out += found.left_out
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def read_options(step: Step, timeout: str, default: OnError) -> None:
+    """`on_error`, `retry`, `max_visits`, and the timeout under the name that the dialect uses."""
+    fields = step.fields
+    step.on_error = _on_error(fields, default)
+    step.timeout = read_timeout(fields, timeout)
+    step.max_visits = fields.whole("max_visits", 1, MAX_VISITS, 100)
+    if fields.has("retry"):
+        step.retry = _retry(fields)
+
+
+def read_timeout(fields: Fields, name: str) -> timedelta | None:
+    seconds = fields.number(name, 0.001, LONGEST_SECONDS)
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _on_error(fields: Fields, default: OnError) -> OnError:
+    value = fields.text("on_error")
+    match value:
+        case None:
+            return default
+        case "stop":
+            return STOP
+        case "continue":
+            return CONTINUE
+        case _ if value.startswith("goto:") and value[5:].strip():
+            return Goto(value[5:].strip())
+    fields.problem(
+        "on_error",
+        "bad_value",
+        f"`on_error` is {shown(value)}; {suggestion(value, ('stop', 'continue'))}"
+        "it is `stop`, `continue` or `goto:` and the id of a step.",
+    )
+    return default
+
+
+def _retry(outer: Fields) -> Retry:
+    fields = Fields(outer.object("retry"), outer.at("retry"), outer.report)
+    fields.only({"max_retries", "backoff", "initial_delay_ms", "max_delay_ms", "jitter"})
+    backoff = fields.choice("backoff", ("exponential", "fixed", "constant"), "exponential")
+    longest = LONGEST_SECONDS * 1000
+    initial = fields.number("initial_delay_ms", 0, longest)
+    most = fields.number("max_delay_ms", 0, longest)
+    jitter = fields.values.get("jitter")
+    if type(jitter) is bool:
+        share: float | None = float(jitter)
+    else:
+        share = fields.number("jitter", 0, 1)
+    return Retry(
+        max_retries=fields.whole("max_retries", 0, 1_000, 0),
+        initial_delay=NO_RETRY.initial_delay
+        if initial is None
+        else timedelta(milliseconds=initial),
+        max_delay=NO_RETRY.max_delay if most is None else timedelta(milliseconds=most),
+        factor=2.0 if backoff == "exponential" else 1.0,
+        jitter=1.0 if share is None else share,
+    )
+
+
+# --- between steps ------------------------------------------------------------------------------
+
+
+def place_in_loops(steps: Mapping[str, Step], name: str, key: str) -> None:
+    """Sets the scope of every step from its parent. `key` is the field that names the parent."""
+    for step in steps.values():
+        if step.parent is None:
+            continue
+        loop = steps.get(step.parent)
+        if loop is None:
+            step.problem(
+                key,
+                "unknown_step",
+                f"There is no {name} {shown(step.parent)}; {suggestion(step.parent, steps)}"
+                f"`{key}` names the loop whose body this {name} belongs to.",
+            )
+        elif not isinstance(loop.work, Loop) and loop.type != "logic_loop":
+            step.problem(
+                key, "bad_parent", f"{shown(loop.id)} is no loop; only a loop can hold other steps."
+            )
+        elif step.trigger is not None:
+            step.problem(key, "bad_parent", "A trigger cannot stand in the body of a loop.")
+        else:
+            step.scope = loop.id
+    rings = cycles({s.id: (s.scope,) if s.scope in steps else () for s in steps.values()})
+    for ring in rings:
+        steps[ring[0]].problem(key, "cycle", f"Loops hold each other: {round_trip(ring)}.")
+        for each in ring:
+            steps[each].scope = ROOT
+    for step in steps.values():
+        scope, depth = step.scope, 0
+        while scope != ROOT and depth <= MAX_LOOP_NESTING:
+            scope, depth = steps[scope].scope, depth + 1
+        if depth > MAX_LOOP_NESTING:
+            step.problem(key, "too_deep", f"Loops may nest {MAX_LOOP_NESTING} levels deep.")
+            step.scope = ROOT
+
+
+def scopes_around(step: Step, steps: Mapping[str, Step]) -> list[str]:
+    """The scopes that a step can see, its own first, the root last."""
+    scopes = [step.scope]
+    while scopes[-1] != ROOT:
+        scopes.append(steps[scopes[-1]].scope)
+    return scopes
+
+
+def check_between(steps: Mapping[str, Step]) -> None:
+    """Checks what steps say of each other: jumps, templates, and loops without a body."""
+    held = {step.scope for step in steps.values()}
+    for step in steps.values():
+        if isinstance(step.on_error, Goto):
+            _check_goto(step, step.on_error, steps)
+        if isinstance(step.work, Loop) and step.id not in held:
+            step.problem(
+                "", "empty_loop", f"The loop {shown(step.id)} has no body; put steps into it."
+            )
+        if step.paths:
+            visible = scopes_around(step, steps)
+            for path, pointer in step.paths:
+                _check_path(step, path, pointer, steps, visible)
+
+
+def _check_goto(step: Step, goto: Goto, steps: Mapping[str, Step]) -> None:
+    target = steps.get(goto.node)
+    if target is None:
+        message = (
+            f"There is no step {shown(goto.node)} to go to; {suggestion(goto.node, steps)}"
+            "name a step of this workflow."
+        )
+        step.problem("on_error", "unknown_step", message)
+    elif target.trigger is not None:
+        step.problem("on_error", "bad_goto", "A trigger cannot be gone to; name a step after it.")
+    elif target.scope != step.scope:
+        step.problem(
+            "on_error",
+            "bad_goto",
+            f"{shown(goto.node)} is not in the same loop body; "
+            "a jump cannot enter or leave a loop.",
+        )
+
+
+def _check_path(
+    step: Step, path: Path, pointer: str, steps: Mapping[str, Step], visible: Collection[str]
+) -> None:
+    report = step.fields.report
+    if path.segments[0] == "loop" and step.scope == ROOT:
+        message = f"`{path.text}` has a value only in the body of a loop."
+        report.add(pointer, "not_in_loop", message)
+    if path.segments[0] != "steps" or len(path.segments) < 2:
+        return
+    name = path.segments[1]
+    other = steps.get(name)
+    if other is None:
+        report.add(
+            pointer,
+            "unknown_step",
+            f"`{path.text}` speaks of the step {shown(name)}, which does not exist; "
+            f"{suggestion(name, steps)}name a step of this workflow.",
+        )
+    elif other.scope not in visible:
+        report.add(
+            pointer,
+            "not_visible",
+            f"`{path.text}` speaks of a step inside the loop {shown(other.scope)}; outside of it "
+            f"there is only `steps.{other.scope}.output`.",
+        )
+
+
+def round_trip(ring: list[str]) -> str:
+    """A cycle in words; of a long one, the ends."""
+    names = [*ring, ring[0]]
+    if len(names) > 12:
+        names = [*names[:6], "…", *names[-5:]]
+    return " → ".join(names)

@@ -1,0 +1,147 @@
+"""The graph dialect: `{"version": 1, "nodes": […], "edges": […]}`, as React Flow draws it.
+
+* A node: `id`, `type`, `config`, and optionally `on_error` (`stop`, `continue`, `goto:<id>`),
+  `retry`, `timeout_seconds`, `max_visits`, `join`, `parentId`. What React Flow keeps in nodes and
+  edges for drawing is accepted and ignored; other unknown fields are problems, except `x-…`.
+* A node with `parentId` stands in the body of the loop of that name. Edges never leave a body; the
+  nodes of a body that no edge leads to start each iteration.
+* Runs start at a trigger node. Without any trigger node, the nodes that no edge leads to start.
+  A `meta_error` is reached only by `goto`, as is any node that a `goto` names and no edge does.
+* Edges: see `specs.edges`; joins: see `specs.wiring`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from permaflow.plan import STOP, Compiled, Json, Plan, TaskTypes
+from specs.documents import (
+    Reader,
+    Step,
+    check_between,
+    place_in_loops,
+    read_id,
+    read_options,
+    read_timeout,
+)
+from specs.edges import read_edges
+from specs.json_limits import MAX_EDGES, MAX_NODES, shape_problems
+from specs.react_flow import NODE_FIELDS
+from specs.reading import Fields, Report, kind_of, shown
+from specs.wiring import Wiring
+
+_DOCUMENT = frozenset({"version", "nodes", "edges", "timeout_seconds", "name", "description"})
+_DOCUMENT_EXTRAS = frozenset({"viewport", "id", "metadata", "$schema"})
+_NODE = frozenset(
+    {
+        "id",
+        "type",
+        "config",
+        "on_error",
+        "retry",
+        "timeout_seconds",
+        "max_visits",
+        "join",
+        "parentId",
+        "name",
+        "description",
+    }
+)
+
+
+class GraphDialect:
+    """Implements `permaflow.plan.Dialect`."""
+
+    name: str = "graph"
+
+    def recognises(self, document: Json) -> bool:
+        return type(document) is dict and ("nodes" in document or "edges" in document)
+
+    def compile(self, document: Json, types: TaskTypes) -> Compiled:
+        report = Report()
+        shape_problems(document, report)
+        if not report.problems:
+            if type(document) is dict:
+                return _Graph(Fields(document, "", report), types).compile()
+            report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
+        return Compiled(None, problems=report.finish())
+
+
+@dataclass(slots=True)
+class _Graph:
+    document: Fields
+    types: TaskTypes
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def compile(self) -> Compiled:
+        document = self.document
+        document.only(_DOCUMENT, _DOCUMENT_EXTRAS)
+        _check_version(document)
+        timeout = read_timeout(document, "timeout_seconds")
+        self.read_nodes()
+        edges = document.array("edges")
+        if len(edges) > MAX_EDGES:
+            document.problem("edges", "too_large", f"A workflow may have {MAX_EDGES:,} edges.")
+            edges = []
+        place_in_loops(self.steps, "node", "parentId")
+        wired = read_edges(edges, document.at("edges"), self.steps, document.report)
+        check_between(self.steps)
+        nodes = Wiring(self.steps, wired, document.report).connect()
+        problems = document.report.finish()
+        triggers = tuple(s.trigger for s in self.steps.values() if s.trigger is not None)
+        if problems:
+            return Compiled(None, problems=problems)
+        return Compiled(Plan(nodes, timeout=timeout), triggers)
+
+    def read_nodes(self) -> None:
+        document = self.document
+        nodes = document.array("nodes", required=True)
+        if len(nodes) > MAX_NODES:
+            document.problem("nodes", "too_large", f"A workflow may have {MAX_NODES:,} nodes.")
+            return
+        if not nodes and type(document.values.get("nodes")) is list:
+            document.problem("nodes", "empty", "A workflow needs at least one node.")
+        reader = Reader(self.types, document.report)
+        for index, value in enumerate(nodes):
+            self.read_node(value, f"/nodes/{index}", index, reader)
+
+    def read_node(self, value: Json, pointer: str, index: int, reader: Reader) -> None:
+        report = self.document.report
+        if type(value) is not dict:
+            report.add(pointer, "wrong_type", f"A node is an object, but this is {kind_of(value)}.")
+            return
+        fields = Fields(value, pointer, report)
+        fields.only(_NODE, NODE_FIELDS)
+        name, type_name = read_id(fields, "id"), fields.text("type", required=True)
+        parent = fields.text("parentId") or fields.text("parentNode")
+        # A node whose id is unusable is still read, so that all its problems are told at once.
+        step = Step(name or f"#{index}", type_name or "", index, fields, parent=parent)
+        if type_name is not None:
+            config = value.get("config")
+            config_at = fields.at("config")
+            reader.fill(
+                step,
+                {} if config is None else config,
+                lambda inner: config_at + inner,
+                fields.at("type"),
+            )
+        read_options(step, "timeout_seconds", STOP)
+        if name is None:
+            return
+        if name in self.steps:
+            first = self.steps[name].index
+            fields.problem(
+                "id",
+                "duplicate",
+                f"{shown(name)} is also the id of node {first}; every node needs its own.",
+            )
+            return
+        self.steps[name] = step
+
+
+def _check_version(document: Fields) -> None:
+    version = document.values.get("version")
+    if version is not None and (type(version) is not int or version != 1):
+        document.problem(
+            "version", "bad_value", f"`version` is {shown(version)}; the version of graphs is 1."
+        )

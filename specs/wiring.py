@@ -1,0 +1,187 @@
+"""What each node of a graph waits for.
+
+A node with several edges into it is a join; `join` at the node, or in the config of `logic_join`
+and `logic_parallel`, is one of:
+
+* `"all"` (the default): wait until each edge is taken or never will be; fire if any was taken.
+* `"any"`: fire with the first. `{"at_least": n}` or `{"n_of_m": n}`: with the n-th. What works for
+  nothing but this join is then cancelled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from permaflow.plan import (
+    ANY_RESULT,
+    CONTINUE,
+    FAILURES,
+    ROOT,
+    STOP,
+    TAKEN,
+    Always,
+    AtLeast,
+    Goto,
+    Never,
+    Node,
+    Ref,
+    Settled,
+    Trigger,
+    When,
+)
+from specs.documents import Step, round_trip
+from specs.edges import Edge
+from specs.ordering import cycles, losers, reverse, topological
+from specs.reading import Report, shown
+
+JOINING = ("logic_join", "logic_parallel")
+
+
+@dataclass(slots=True)
+class Wiring:
+    """Steps and the edges between them. Reports what can never be reached or satisfied."""
+
+    steps: Mapping[str, Step]
+    edges: Sequence[Edge]
+    report: Report
+
+    def connect(self) -> dict[str, Node]:
+        """The nodes of the plan, in the order of the document; of use only without problems."""
+        steps, into, graph = self.steps, self._incoming(), self._graph()
+        for ring in cycles(graph):
+            steps[ring[0]].problem(
+                "",
+                "cycle",
+                f"These nodes wait for each other: {round_trip(ring)}. Remove one of the edges; "
+                "to repeat steps, use a loop or `on_error: goto:<id>`.",
+            )
+        # An `error` edge makes the failure of its source an outcome like any other.
+        forked = {edge.source for edge in self.edges if edge.on_failure}
+        for name in forked:
+            if steps[name].on_error is STOP:
+                steps[name].on_error = CONTINUE
+        jumps = {s.on_error.node for s in steps.values() if isinstance(s.on_error, Goto)}
+        self._check_starts(into, jumps)
+        rank = {name: at for at, name in enumerate(topological(graph))}
+        back = reverse(graph)
+        nodes: dict[str, Node] = {}
+        for step in steps.values():
+            if edges := into[step.id]:
+                when = self._join(step, edges, forked)
+            else:
+                when = Never() if step.id in jumps else Always()
+            # Among cycles there is no order to find losers by, and no plan either.
+            lost = isinstance(when, AtLeast) and len(rank) == len(steps)
+            nodes[step.id] = step.node(when, losers(step.id, graph, back, rank) if lost else ())
+        return nodes
+
+    def _graph(self) -> dict[str, list[str]]:
+        graph: dict[str, dict[str, None]] = {name: {} for name in self.steps}
+        for edge in self.edges:
+            graph[edge.source][edge.target] = None
+        return {name: list(others) for name, others in graph.items()}
+
+    def _incoming(self) -> dict[str, list[Edge]]:
+        into: dict[str, list[Edge]] = {name: [] for name in self.steps}
+        for edge in self.edges:
+            into[edge.target].append(edge)
+        return into
+
+    def _check_starts(self, into: Mapping[str, list[Edge]], jumps: set[str]) -> None:
+        triggered = any(isinstance(step.work, Trigger) for step in self.steps.values())
+        for step in self.steps.values():
+            edges = into[step.id]
+            if step.type == "meta_error":
+                if edges:
+                    self.report.add(
+                        edges[0].pointer,
+                        "bad_edge",
+                        f"No edge may lead to the error handler {shown(step.id)}; it is reached "
+                        f"by `on_error: goto:{step.id}`.",
+                    )
+                elif step.id not in jumps:
+                    step.problem(
+                        "",
+                        "unreachable",
+                        f"Nothing leads to the error handler {shown(step.id)}; name it in the "
+                        f"`on_error: goto:{step.id}` of a step, or remove it.",
+                    )
+            elif edges or step.id in jumps or step.scope != ROOT or not triggered:
+                continue
+            elif not isinstance(step.work, Trigger):
+                step.problem(
+                    "",
+                    "unreachable",
+                    f"Nothing leads to {shown(step.id)}; draw an edge to it from a trigger or "
+                    "another node, or remove it.",
+                )
+
+    def _join(self, step: Step, edges: list[Edge], forked: set[str]) -> When:
+        terms = tuple(self._ref(edge, forked) for edge in edges)
+        need = read_join(step, len(edges))
+        if need is None:
+            return terms[0] if len(terms) == 1 else Settled(terms)
+        most = self._most_taken(edges)
+        if need > most:
+            step.problem(
+                "join",
+                "never_satisfied",
+                f"{shown(step.id)} waits for {need} edges, but of the {len(edges)} that lead to "
+                f"it at most {most} can be taken; lower the number or add edges.",
+            )
+        return terms[0] if len(terms) == 1 else AtLeast(need, terms)
+
+    def _ref(self, edge: Edge, forked: set[str]) -> Ref:
+        if edge.on_failure:
+            return Ref(edge.source, FAILURES)
+        goes_on = self.steps[edge.source].on_error is CONTINUE and edge.source not in forked
+        return Ref(edge.source, ANY_RESULT if goes_on else TAKEN, edge.port)
+
+    def _most_taken(self, edges: list[Edge]) -> int:
+        """How many of these edges can be taken in one run: ports, failures and triggers exclude
+        each other."""
+        ways = Counter((edge.source, edge.port, edge.on_failure) for edge in edges)
+        by_source: dict[str, int] = {}
+        for (source, _, _), count in ways.items():
+            by_source[source] = max(by_source.get(source, 0), count)
+        triggers = [n for name, n in by_source.items() if self.steps[name].trigger is not None]
+        return sum(by_source.values()) - sum(triggers) + max(triggers, default=0)
+
+
+def read_join(step: Step, edges: int) -> int | None:
+    """How many edges the join of a node needs; None for `all`."""
+    fields, name = step.fields, "join"
+    value = fields.values.get("join")
+    config = fields.values.get("config")
+    number = None
+    if value is None and step.type in JOINING and type(config) is dict:
+        value, number, name = config.get("join"), config.get("n"), "config"
+        if step.type == "logic_parallel" and value is not None and edges < 2:
+            fields.problem(
+                name,
+                "misplaced_join",
+                "`join` belongs to the node in which the branches meet: a `logic_join`, or any "
+                "node, as `join` beside its `config`.",
+            )
+            return None
+    match value:
+        case None | "all":
+            return None
+        case "any":
+            return 1
+        case {"at_least": int(count), **rest} | {"n_of_m": int(count), **rest} if not rest:
+            number = count
+        case "n_of_m" | "n-of-m" | "at_least":
+            pass
+        case _:
+            number = None
+    if type(number) is int and number >= 1:
+        return number
+    fields.problem(
+        name,
+        "bad_value",
+        '`join` must be `"all"`, `"any"` or `{"at_least": n}` with a whole number from 1.',
+    )
+    return None
