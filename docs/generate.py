@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from permaflow import errors
+from pipeline import telemetry
 from pipeline.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -121,8 +123,37 @@ def family(error: type[errors.PermaflowError]) -> Iterator[type[errors.Permaflow
             yield from family(child)
 
 
+def telemetry_page() -> Iterator[str]:
+    """Every log event and metric of the catalogue, in its order."""
+    yield "# Telemetry"
+    yield ""
+    yield NOTICE.format(source="pipeline/telemetry.py")
+    yield ""
+    yield "## Log events"
+    yield ""
+    yield "A line is one JSON object: `event`, `level`, `timestamp` and the fields named here."
+    yield ""
+    yield from table("Event", "Level", "Fields", "What happened")
+    for event in telemetry.EVENTS.values():
+        fields = ", ".join(f"`{name}`" for name in event.fields)
+        yield row(f"`{event.name}`", event.level, fields, event.doc)
+    yield ""
+    yield "## Metrics"
+    yield ""
+    yield "Served by every vertex at `/metrics` on its ops port. No label holds an id."
+    yield ""
+    yield from table("Metric", "Kind", "Labels", "What it counts")
+    for metric in vars(telemetry).values():
+        if isinstance(metric, MetricWrapperBase):
+            (described,) = metric.describe()
+            name = described.name + "_total" * (described.type == "counter")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            yield row(f"`{name}`", described.type, labels, described.documentation)
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "settings.md": settings_page,
+    "telemetry.md": telemetry_page,
     "errors.md": errors_page,
 }
 
