@@ -23,6 +23,7 @@ _JOURNAL = query("runs.journal")
 _CANCEL = query("runs.cancel")
 _CANCELLED = query("runs.cancelled")
 _SILENT = query("runs.silent")
+_GLANCE = query("runs.glance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,27 @@ class CancelledRun:
 
     id: UUID
     by: str
+    org: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class SilentRun:
-    """A running run that nothing happens to, and the number of its last row."""
+    """A running run that nothing happens to: its last row's number, silent for `seconds`."""
 
     id: UUID
     seq: int
+    org: UUID
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Whether the reconciler has anything to look at."""
+
+    running: bool
+    cancelled: bool
+    unsettled: bool
+    leased: bool
 
 
 ANY = RunFilter()
@@ -159,3 +173,10 @@ async def silent(
     """Running runs without a new row for `after` and without a live lease, by id above `above`."""
     values = {"after": after.total_seconds(), "above": above, "limit": limit}
     return await every(connection, SilentRun, _SILENT, values)
+
+
+async def glance(connection: Connection) -> Glance:
+    """One cheap look; an idle system needs no more."""
+    seen = await one(connection, Glance, _GLANCE, {})
+    assert seen is not None
+    return seen

@@ -190,8 +190,8 @@ create table kafka_offset (
   group_id     text not null,
   topic        text not null,
   partition    int  not null,
-  next_offset  bigint not null,
-  generation   int not null default 0,
+  next_offset  bigint,
+  generation   int not null default 1,
   primary key (group_id, topic, partition)
 );
 

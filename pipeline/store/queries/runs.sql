@@ -44,7 +44,7 @@ returning id;
 
 -- name: cancelled
 -- Open runs that somebody wants to end, for more than `after` seconds.
-select id, cancel_by as by
+select id, cancel_by as by, org_id as org
 from permaflow.run
 where cancel_at < clock_timestamp() - make_interval(secs => %(after)s) and finished_at is null
 order by id
@@ -53,7 +53,8 @@ limit %(limit)s;
 -- name: silent
 -- Running runs that nothing has happened to for `after` seconds although no runner holds a step of theirs,
 -- from above `above` on. `seq` is their last row, 0 if there is none.
-select run.id, coalesce(last.seq, 0) as seq
+select run.id, coalesce(last.seq, 0) as seq, run.org_id as org,
+       extract(epoch from clock_timestamp() - coalesce(last.at, run.created_at))::float8 as seconds
 from permaflow.run
 left join lateral (
   select seq, at from permaflow.journal where run_id = run.id order by seq desc limit 1
@@ -64,3 +65,10 @@ where run.status in ('pending', 'running')
   and not exists (select from permaflow.lease where lease.run_id = run.id and until > clock_timestamp())
 order by run.id
 limit %(limit)s;
+
+-- name: glance
+-- Whether there is anything for the reconciler to look at, in one statement.
+select exists (select from permaflow.run where status in ('pending', 'running')) as running,
+       exists (select from permaflow.run where cancel_at is not null and finished_at is null) as cancelled,
+       exists (select from permaflow.run where finished_at is not null and settled_at is null) as unsettled,
+       exists (select from permaflow.lease) as leased;

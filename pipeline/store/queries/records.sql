@@ -1,0 +1,33 @@
+-- name: insert
+-- A new record; nothing if it is there.
+insert into permaflow.record (org_id, object, id, data)
+values (%(org)s, %(object)s, %(id)s, %(data)s::jsonb)
+on conflict do nothing
+returning id, object, data, version, created_at, updated_at;
+
+-- name: get
+-- One record.
+select id, object, data, version, created_at, updated_at
+from permaflow.record
+where org_id = %(org)s and object = %(object)s and id = %(id)s;
+
+-- name: update
+-- Merges fields into a record, or replaces them all.
+update permaflow.record
+set data = case when %(merge)s then data || %(data)s::jsonb else %(data)s::jsonb end,
+    version = version + 1, updated_at = clock_timestamp()
+where org_id = %(org)s and object = %(object)s and id = %(id)s
+  and (%(expected)s::int8 is null or version = %(expected)s)
+returning id, object, data, version, created_at, updated_at;
+
+-- name: delete
+-- Removes a record.
+delete from permaflow.record where org_id = %(org)s and object = %(object)s and id = %(id)s;
+
+-- name: list
+-- Records of an object by id, from above `after` on.
+select id, object, data, version, created_at, updated_at
+from permaflow.record
+where org_id = %(org)s and object = %(object)s and id > %(after)s
+order by id
+limit %(limit)s;

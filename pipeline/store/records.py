@@ -1,0 +1,163 @@
+"""The built-in store of documents, by object and id, of one organisation.
+
+Every change is a change record for whoever follows the database (`replica identity full`), so
+writing here can start workflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from permaflow.errors import InputError, StateError
+from permaflow.plan import Json
+from permaflow.values import plain
+from pipeline.store.database import Connection, Database
+from pipeline.store.json_values import raw, to_json
+from pipeline.store.queries import query
+from pipeline.store.rows import every, one
+
+_INSERT = query("records.insert")
+_GET = query("records.get")
+_UPDATE = query("records.update")
+_DELETE = query("records.delete")
+_LIST = query("records.list")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document. `version` grows by one with each update."""
+
+    id: str
+    object: str
+    data: dict[str, Json]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    def json(self) -> dict[str, Json]:
+        """As a JSON value."""
+        return {
+            "id": self.id,
+            "object": self.object,
+            "data": self.data,
+            "version": self.version,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+
+async def create(
+    connection: Connection,
+    org: UUID,
+    object_name: str,
+    data: Mapping[str, Json],
+    record_id: str | None = None,
+) -> tuple[Record, bool]:
+    """A new record, and True; the one that has this id already, unchanged, and False.
+
+    Raises `InputError` for what cannot be stored.
+    """
+    if not object_name or record_id == "":
+        raise InputError("A record needs the name of its object, and its id must not be empty.")
+    wanted = str(uuid7()) if record_id is None else record_id
+    values = _key(org, object_name, wanted) | {"data": _text(data)}
+    made = await one(connection, Record, _INSERT, values)
+    if made is not None:
+        return made, True
+    found = await get(connection, org, object_name, wanted)
+    if found is None:
+        raise StateError(f"The record {wanted} was deleted at this moment. Try again.")
+    return found, False
+
+
+async def get(connection: Connection, org: UUID, object_name: str, record_id: str) -> Record | None:
+    """One record, or None."""
+    return await one(connection, Record, _GET, _key(org, object_name, record_id))
+
+
+async def update(
+    connection: Connection,
+    org: UUID,
+    object_name: str,
+    record_id: str,
+    data: Mapping[str, Json],
+    *,
+    merge: bool = True,
+    expected: int | None = None,
+) -> Record | None:
+    """Sets these fields and keeps the others (`merge`), or replaces all; None if it is not there.
+
+    Raises `InputError` for what cannot be stored, `StateError` if its version is not `expected`.
+    """
+    values = _key(org, object_name, record_id)
+    values |= {"data": _text(data), "merge": merge, "expected": expected}
+    changed = await one(connection, Record, _UPDATE, values)
+    if changed is None and expected is not None:
+        found = await get(connection, org, object_name, record_id)
+        if found is not None:
+            raise StateError(
+                f"The record is at version {found.version}, not {expected}: somebody changed it. "
+                "Load it and apply the change again."
+            )
+    return changed
+
+
+async def delete(connection: Connection, org: UUID, object_name: str, record_id: str) -> bool:
+    """Removes a record; False if it is not there."""
+    cursor = await connection.execute(_DELETE, _key(org, object_name, record_id))
+    return cursor.rowcount > 0
+
+
+async def find(
+    connection: Connection, org: UUID, object_name: str, *, after: str = "", limit: int = 50
+) -> list[Record]:
+    """Records of an object by id. For the next page `after` is the last id of this one."""
+    values = {"org": org, "object": object_name, "after": after, "limit": limit}
+    return await every(connection, Record, _LIST, values)
+
+
+class RecordStore:
+    """What a task sees of the records of its organisation (`permaflow.task.Records`)."""
+
+    def __init__(self, database: Database, org: UUID) -> None:
+        self._database = database
+        self._org = org
+
+    async def create(
+        self, object_name: str, data: Mapping[str, Json], *, record_id: str | None
+    ) -> Json:
+        record, _ = await self._database.run_as(
+            self._org, create, self._org, object_name, data, record_id
+        )
+        return record.json()
+
+    async def get(self, object_name: str, record_id: str) -> Json | None:
+        record = await self._database.run_as(self._org, get, self._org, object_name, record_id)
+        return record.json() if record else None
+
+    async def update(
+        self, object_name: str, record_id: str, data: Mapping[str, Json]
+    ) -> Json | None:
+        record = await self._database.run_as(
+            self._org, update, self._org, object_name, record_id, data
+        )
+        return record.json() if record else None
+
+    async def delete(self, object_name: str, record_id: str) -> bool:
+        return await self._database.run_as(self._org, delete, self._org, object_name, record_id)
+
+
+def _key(org: UUID, object_name: str, record_id: str) -> dict[str, Any]:
+    return {"org": org, "object": object_name, "id": record_id}
+
+
+def _text(data: Mapping[str, Json]) -> Any:
+    if not isinstance(data, Mapping):
+        raise InputError("The data of a record is an object.")
+    return raw(to_json(plain(dict(data))))
