@@ -18,6 +18,13 @@
         BusUnavailableError
         MessageTooLargeError       not retryable
       ConnectorError               an outside system; wraps the library's exception as __cause__
+        UnreachableError           no connection, or it broke
+        ConnectorTimeoutError
+        BlockedAddressError        not retryable, like all that follow
+        UntrustedPeerError         TLS: the other side did not prove who it is
+        RedirectError
+        AnswerTooLargeError
+        RefusedError               its own rules forbid this: a constraint, a privilege
       ContractError                a plug-in broke its promise; names the plug-in
 """
 
@@ -141,6 +148,53 @@ class ConnectorError(PermaflowError):
 
     code = "connector"
     retryable = True
+
+
+class UnreachableError(ConnectorError):
+    """The outside system cannot be reached."""
+
+    code = "connect"
+
+
+class ConnectorTimeoutError(ConnectorError):
+    """The outside system did not answer in time."""
+
+    code = "timeout"
+
+
+class BlockedAddressError(ConnectorError):
+    """This address may not be reached from here."""
+
+    code = "blocked_address"
+    retryable = False
+
+
+class UntrustedPeerError(ConnectorError):
+    """The other side did not prove who it is."""
+
+    code = "tls"
+    retryable = False
+
+
+class RedirectError(ConnectorError):
+    """The redirects lead nowhere."""
+
+    code = "redirects"
+    retryable = False
+
+
+class AnswerTooLargeError(ConnectorError):
+    """The answer is larger than allowed."""
+
+    code = "too_large"
+    retryable = False
+
+
+class RefusedError(ConnectorError):
+    """The outside system's own rules forbid this."""
+
+    code = "refused"
+    retryable = False
 
 
 class ContractError(PermaflowError):
