@@ -102,7 +102,7 @@ class Journal:
         journals: dict[UUID, list[tuple[int, str]]] = {run[0]: [] for run in runs}
         for run_id, seq, entries in rows:
             journals[run_id].append((seq, entries))
-        return [StoredRun(*run, rows=journals[run[0]]) for run in runs]
+        return [_stored(run, journals[run[0]]) for run in runs]
 
     async def commit(self, batch: Append) -> None:
         """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""
@@ -134,6 +134,11 @@ class Journal:
         with store_errors():
             cursor = await connection.execute(_LIVE_LEASES, (list(ids),), binary=True)
             return {(run_id, step) for run_id, step in await cursor.fetchall()}
+
+
+def _stored(run: TupleRow, rows: Sequence[tuple[int, str]]) -> StoredRun:
+    run_id, org, workflow_id, version, status, trigger, text, ref = run
+    return StoredRun(run_id, org, workflow_id, version, status, trigger, text, ref, rows)
 
 
 async def _many(

@@ -1,0 +1,183 @@
+"""Vertex: what time brings. Timers that are due, runs that fell silent, history that is old.
+
+Any number may run; none is elected. A timer stays in the store until the orchestrator has applied
+it, in the same transaction; claiming it only puts it off for a few seconds, so that it is reported
+again if the report was lost. Between two timers the clock sleeps: the doorbell `pf.timer` tells of
+an earlier one, and every few seconds it looks for itself.
+
+The reconciler makes liveness independent of the bus: a running run without a new row, whose steps
+no runner holds, is woken and its outstanding dispatches are published again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+from permaflow.errors import BusError, PermaflowError
+from pipeline import telemetry
+from pipeline.bus.port import Bus
+from pipeline.bus.subjects import TIMER, done, step_channel
+from pipeline.settings import Settings
+from pipeline.starter import post, wake
+from pipeline.store import leases, retention, runs, stats, timers
+from pipeline.store.database import Database
+from pipeline.telemetry import log
+from pipeline.wire import Cancel, Finished, StepFailed, TimerDue, encode
+
+LOOK_EVERY = 10.0
+"""Seconds between two looks at the timers when no doorbell rings."""
+
+HOUSEKEEPING_EVERY = 3_600.0
+QUEUED_PATIENCE = 60.0
+"""Seconds of silence that are taken for waiting in a queue, while a stage has a backlog."""
+
+_PAGE = 1_000
+
+
+class Clock:
+    """One process of the vertex. `run` ends after `stop`."""
+
+    def __init__(self, bus: Bus, database: Database, settings: Settings) -> None:
+        self._bus = bus
+        self._database = database
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._earlier = asyncio.Event()
+        self._next = 0.0
+
+    async def run(self) -> None:
+        unlisten = await self._bus.listen(TIMER, self._hear)
+        loops = [
+            asyncio.create_task(self._repeat(self._fire_timers, 1.0)),
+            asyncio.create_task(self._repeat(self._reconcile, self._settings.reconcile_after)),
+            asyncio.create_task(self._repeat(self._keep_house, HOUSEKEEPING_EVERY)),
+        ]
+        await self._stopping.wait()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await unlisten()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+
+    async def _repeat(self, work: Callable[[], Awaitable[float | None]], pause: float) -> None:
+        """Do it for ever; `work` may say how long to wait, and errors are waited out."""
+        while True:
+            try:
+                wait = await work()
+            except PermaflowError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="clock", error=str(error))
+                wait = 1.0
+            if work == self._fire_timers:
+                await self._sleep(pause if wait is None else wait)
+            else:
+                await asyncio.sleep(pause if wait is None else wait)
+
+    # --- timers -----------------------------------------------------------------------------------
+
+    def _hear(self, _subject: str, data: bytes) -> None:
+        """A timer was armed, due in so many seconds."""
+        try:
+            due = time.monotonic() + float(data)
+        except ValueError:
+            return
+        if due < self._next:
+            self._next = due
+            self._earlier.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, or less if a doorbell tells of an earlier timer."""
+        self._next = min(self._next, time.monotonic() + seconds) if seconds else 0.0
+        while (left := self._next - time.monotonic()) > 0:
+            self._earlier.clear()
+            try:
+                await asyncio.wait_for(self._earlier.wait(), left)
+            except TimeoutError:
+                return
+
+    async def _fire_timers(self) -> float:
+        self._next = time.monotonic() + LOOK_EVERY
+        due = await self._database.run(timers.claim, limit=_PAGE)
+        if due:
+            post(self._bus, [(timer.org, TimerDue(timer.run_id, timer.key)) for timer in due])
+            telemetry.TIMERS.inc(len(due))
+            log.debug(telemetry.TIMERS_FIRED, count=len(due))
+        if len(due) == _PAGE:
+            return 0.0
+        wait = await self._database.run(timers.wait)
+        if wait is None:
+            return LOOK_EVERY
+        return min(LOOK_EVERY, wait.total_seconds() + 0.001)
+
+    # --- the reconciler ---------------------------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        seen = await self._database.run(runs.glance)
+        if seen.cancelled:
+            await self._cancel_again()
+        if seen.leased:
+            await self._end_overdue_steps()
+        if seen.unsettled:
+            ids = await self._database.run(stats.unsettled, _PAGE)
+            if ids:
+                receipt = self._bus.send(done("reconciler"), encode(Finished("", ids)))
+                receipt.add_done_callback(lambda future: future.exception())
+        if seen.running:
+            await self._nudge_silent_runs()
+
+    async def _cancel_again(self) -> None:
+        after = timedelta(seconds=2)
+        wanted = await self._database.run(runs.cancelled, after, limit=_PAGE)
+        post(self._bus, [(run.org, Cancel(run.id, run.by)) for run in wanted])
+
+    async def _end_overdue_steps(self) -> None:
+        """A runner that hangs still beats; what outlives its timeout is ended from here."""
+        for lease in await self._database.run(leases.lapsed, limit=_PAGE):
+            if not lease.is_lost:
+                scope, _, node = lease.step.rpartition("/")
+                message = "It took longer than its timeout, and its runner did not end it."
+                event = StepFailed(
+                    lease.run_id, scope, node, lease.attempt, "timeout", message, True, True
+                )
+                post(self._bus, [(lease.org, event)])
+
+    async def _nudge_silent_runs(self) -> None:
+        after = timedelta(seconds=self._settings.reconcile_after)
+        queued = await self._has_backlog()
+        nudge = int(time.time())
+        above = UUID(int=0)
+        while True:
+            silent = await self._database.run(runs.silent, after, above=above, limit=_PAGE)
+            chosen = [run for run in silent if not queued or run.seconds > QUEUED_PATIENCE]
+            if chosen:
+                wake(self._bus, [(run.id, run.org) for run in chosen], nudge)
+                telemetry.NUDGES.inc(len(chosen))
+                log.info(telemetry.RUNS_NUDGED, count=len(chosen))
+            if len(silent) < _PAGE:
+                return
+            above = silent[-1].id
+
+    async def _has_backlog(self) -> bool:
+        """Whether dispatches wait for a runner: then a silent run is most likely one of these."""
+        for stage in self._settings.stage_names:
+            try:
+                backlog = await self._bus.backlog(step_channel(stage))
+            except BusError:
+                continue
+            if backlog.pending:
+                return True
+        return False
+
+    # --- housekeeping -----------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        days = timedelta(days=self._settings.retention_days)
+        keys = timedelta(days=self._settings.key_retention_days)
+        dropped = await retention.keep(self._database, days, keys)
+        if dropped:
+            log.info(telemetry.HISTORY_DROPPED, partitions=dropped)
