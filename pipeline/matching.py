@@ -305,7 +305,7 @@ def _values(condition: Condition) -> list[Json] | None:
 
 
 def _hashed(value: Json) -> bool:
-    return type(value) in _PLAIN and True
+    return type(value) in _PLAIN and not _is_time(value)
 
 
 def _comparable(value: Json) -> bool:
