@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from permaflow.plan import Compiled, Dialect, Json, Problem, TaskTypes
+from specs.dag import DagDialect
 from specs.graph import GraphDialect
 
-DIALECTS: tuple[Dialect, ...] = (GraphDialect(),)
+DIALECTS: tuple[Dialect, ...] = (GraphDialect(), DagDialect())
 
 
 def compile_document(document: Json, types: TaskTypes) -> Compiled:

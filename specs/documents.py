@@ -33,6 +33,8 @@ from specs.work import known_types, read_work, unknown_type
 
 MAX_LOOP_NESTING = 8
 MAX_VISITS = 1_000
+DEFAULT_RETRIES = 3
+"""Of a `retry` that does not say how many; without `retry` there are none."""
 
 _ID = re.compile(r"[^\x00-\x1f\x7f/#\[\]{}\"'\\]{1,128}")
 
@@ -178,7 +180,7 @@ def _retry(outer: Fields) -> Retry:
     else:
         share = fields.number("jitter", 0, 1)
     return Retry(
-        max_retries=fields.whole("max_retries", 0, 1_000, 0),
+        max_retries=fields.whole("max_retries", 0, 1_000, DEFAULT_RETRIES),
         initial_delay=NO_RETRY.initial_delay
         if initial is None
         else timedelta(milliseconds=initial),

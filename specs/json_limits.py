@@ -31,6 +31,7 @@ _SUSPECT = re.compile(rb"\d{19}")
 _LONG = re.compile(rb"\d{%d}" % MAX_DIGITS)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SCALARS = frozenset({bool, type(None)})
+_INNER = frozenset({dict, list, float})
 
 
 def check_json_bytes(
@@ -55,6 +56,36 @@ def check_json_bytes(
 
 def shape_problems(value: Json, report: Report, *, max_depth: int = MAX_DEPTH) -> None:
     """Reports every place where a parsed value is no JSON that every part can carry."""
+    if not _sound(value, max_depth):
+        _inspect(value, report, max_depth)
+
+
+def _sound(value: Json, max_depth: int) -> bool:
+    """The quick look at a value that is fine, as nearly all are."""
+    try:
+        # Refuses lone surrogates and integers outside 64 bits, and shows NUL characters.
+        if b"\\u0000" in orjson.dumps(value):
+            return False
+    except (TypeError, ValueError, RecursionError):
+        return False
+    level = [value] if type(value) in _INNER else []
+    for _ in range(max_depth):
+        if not level:
+            return True
+        deeper: list[Json] = []
+        for part in level:
+            if type(part) is float:
+                if not math.isfinite(part):
+                    return False
+            else:
+                items = part.values() if type(part) is dict else part
+                deeper += [item for item in items if type(item) in _INNER]
+        level = deeper
+    return not level
+
+
+def _inspect(value: Json, report: Report, max_depth: int) -> None:
+    """The thorough look, with a pointer to each fault."""
     stack: list[tuple[Json, str, int]] = [(value, "", 0)]
     while stack:
         part, pointer, depth = stack.pop()

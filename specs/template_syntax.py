@@ -70,7 +70,7 @@ def _path(text: str, start: int) -> tuple[Path, int]:
     if match is None:
         raise TemplateFault(_unexpected(text, start, at, "a path such as `trigger.record.name`"))
     path = match.group()
-    segments = parse_path(path)
+    segments = _segments(path)
     at = _skip(text, match.end())
     fallback: Json = MISSING
     over_null = False
@@ -94,10 +94,16 @@ def parse_path(path: str) -> tuple[str, ...]:
     """The names of a path as written; the first is one of `ROOTS`. Raises `TemplateFault`."""
     if not _PATH.fullmatch(path):
         raise TemplateFault("write names and indexes, as in `trigger.record.items[0].id`.")
-    segments: tuple[str, ...] = tuple(
-        next(group for group in match.groups() if group is not None)
-        for match in _SEGMENT.finditer(path)
-    )
+    return _segments(path)
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    segments = tuple(path.split("."))
+    if "[" in path:
+        segments = tuple(
+            next(group for group in match.groups() if group is not None)
+            for match in _SEGMENT.finditer(path)
+        )
     if len(segments) > MAX_SEGMENTS:
         raise TemplateFault(f"`{path[:40]}…` has more than {MAX_SEGMENTS} names.")
     if segments[0] not in ROOTS:

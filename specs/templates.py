@@ -215,30 +215,33 @@ def read_config(value: Json, pointer: str, report: Report, look: Look | None = N
 
 
 def _read(value: Json, pointer: str, report: Report, look: Look) -> Json:
-    if type(value) is str:
+    kind = type(value)
+    if kind is str:
         return read_template(value, pointer, report, look)
-    if type(value) is dict:
-        changed = {}
+    if kind is dict:
+        changed: dict[str, Json] = {}
         for name, part in value.items():
-            if type(part) in _PLAIN:
-                continue
-            compiled = _read(part, step_into(pointer, name), report, look)
-            if compiled is not part:
-                changed[name] = compiled
+            if not _is_plain(part):
+                compiled = _read(part, step_into(pointer, name), report, look)
+                if compiled is not part:
+                    changed[name] = compiled
         return _object(value, changed) if changed else value
-    if type(value) is list:
-        swapped = {}
+    if kind is list:
+        swapped: dict[int, Json] = {}
         for index, part in enumerate(value):
-            if type(part) in _PLAIN:
-                continue
-            compiled = _read(part, f"{pointer}/{index}", report, look)
-            if compiled is not part:
-                swapped[index] = compiled
+            if not _is_plain(part):
+                compiled = _read(part, f"{pointer}/{index}", report, look)
+                if compiled is not part:
+                    swapped[index] = compiled
         return _array(value, swapped) if swapped else value
     return value
 
 
-_PLAIN = SCALARS - {str}
+def _is_plain(value: Json) -> bool:
+    kind = type(value)
+    return "{{" not in value if kind is str else kind in SCALARS
+
+
 _JSON = SCALARS | {dict, list}
 
 

@@ -1,0 +1,153 @@
+"""What each block of a dag waits for, and whether it can ever be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from permaflow.plan import (
+    FAILURES,
+    ROOT,
+    STOP,
+    Always,
+    Goto,
+    Never,
+    Outcome,
+    When,
+    mentions,
+)
+from specs.depends import DependsFault, parse_depends
+from specs.documents import Step, round_trip
+from specs.json_limits import MAX_EDGES
+from specs.ordering import cycles
+from specs.reading import Report, shown, suggestion
+from specs.satisfiable import Ending, may_hold
+from specs.work import may_fail, ports_of
+
+
+@dataclass(slots=True)
+class Dependencies:
+    """`steps` have their scopes already. `entry` is None if the entrypoint is not known."""
+
+    steps: Mapping[str, Step]
+    entry: str | None
+    report: Report
+    whens: dict[str, When] = field(default_factory=dict)
+
+    def connect(self) -> dict[str, When]:
+        """The `when` of every block; of use only without problems."""
+        steps = self.steps
+        jumps = {s.on_error.node for s in steps.values() if isinstance(s.on_error, Goto)}
+        for step in steps.values():
+            text = step.fields.text("depends")
+            if text is not None and text.strip():
+                self.whens[step.id] = self._parse(step, text)
+            else:
+                self.whens[step.id] = self._start(step, step.id in jumps)
+        if self._check_names():
+            self._check_cycles()
+            self._check_satisfiable()
+        return self.whens
+
+    def _parse(self, step: Step, text: str) -> When:
+        if step.id == self.entry:
+            step.problem(
+                "depends",
+                "bad_entrypoint",
+                f"{shown(step.id)} is the entrypoint, which depends on nothing; remove `depends`.",
+            )
+        elif step.type == "meta_error":
+            step.problem(
+                "depends",
+                "bad_depends",
+                f"An error handler is reached by `on_error: goto:{step.id}`; remove `depends`.",
+            )
+        try:
+            return parse_depends(text, self._ports)
+        except DependsFault as fault:
+            step.problem("depends", "bad_depends", str(fault))
+            return Always()
+
+    def _ports(self, name: str) -> tuple[str, ...]:
+        return ports_of(self.steps[name].work) if name in self.steps else ()
+
+    def _start(self, step: Step, jumped_to: bool) -> When:
+        if step.id == self.entry:
+            return Always()
+        if jumped_to:
+            return Never()
+        if step.type == "meta_error":
+            step.problem(
+                "",
+                "unreachable",
+                f"Nothing leads to the error handler {shown(step.id)}; name it in the "
+                f"`on_error: goto:{step.id}` of a block, or remove it.",
+            )
+        elif step.scope == ROOT and self.entry is not None:
+            step.problem(
+                "",
+                "unreachable",
+                f"{shown(step.id)} depends on nothing and is not the entrypoint, so it would "
+                "never run; give it `depends`, or remove it.",
+            )
+        return Always()
+
+    def _check_names(self) -> bool:
+        """Whether every `depends` speaks of blocks around it."""
+        sound, total = True, 0
+        for step in self.steps.values():
+            for name in mentions(self.whens[step.id]):
+                total += 1
+                other = self.steps.get(name)
+                if other is not None and other.scope == step.scope:
+                    continue
+                sound = False
+                if other is None:
+                    message = f"There is no block {shown(name)}; {suggestion(name, self.steps)}"
+                    step.problem("depends", "unknown_step", f"{message}name a block of this dag.")
+                else:
+                    step.problem(
+                        "depends",
+                        "crosses_loop",
+                        f"{shown(name)} is not in the same loop body as {shown(step.id)}; depend "
+                        "on the loop instead, from outside, or on blocks of the body, from inside.",
+                    )
+        if total > MAX_EDGES:
+            self.report.add(
+                "/dag/tasks", "too_large", f"A dag may have {MAX_EDGES:,} dependencies."
+            )
+            return False
+        return sound
+
+    def _check_cycles(self) -> None:
+        graph = {name: mentions(when) for name, when in self.whens.items()}
+        for ring in cycles(graph):
+            # The graph leads from a block to what it waits for; people read it the other way.
+            forward = [ring[0], *reversed(ring[1:])]
+            self.steps[ring[0]].problem(
+                "depends",
+                "cycle",
+                f"These blocks wait for each other: {round_trip(forward)}. Let one of them depend "
+                "on something else; to repeat blocks, use a loop or `on_error: goto:<name>`.",
+            )
+
+    def _check_satisfiable(self) -> None:
+        endings = {name: self._endings(step) for name, step in self.steps.items()}
+        for name, when in self.whens.items():
+            if not may_hold(when, endings.__getitem__) and not isinstance(when, Never):
+                self.steps[name].problem(
+                    "depends",
+                    "never_satisfied",
+                    f"This can never be true, so {shown(name)} would always be skipped; "
+                    "check the operators and the statuses.",
+                )
+
+    def _endings(self, step: Step) -> list[Ending]:
+        ports: tuple[str | None, ...] = ports_of(step.work) or (None,)
+        endings: list[Ending] = [(Outcome.SUCCESS, port) for port in ports]
+        endings.append((Outcome.CANCELLED, None))
+        if not isinstance(self.whens[step.id], Always):
+            endings.append((Outcome.SKIPPED, None))
+        if may_fail(step.work) and step.on_error is not STOP:
+            endings.extend((outcome, None) for outcome in sorted(FAILURES))
+        return endings
