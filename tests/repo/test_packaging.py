@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +79,16 @@ def test_every_package_is_imported_from_this_checkout(
     """Their names are common words: a foreign `pipeline` on the path must not be taken for ours."""
     found = {name: importlib.import_module(name).__file__ for name in packages}
     assert found == {name: str(root / name / "__init__.py") for name in packages}
+
+
+def test_the_command_takes_no_package_from_the_folder_it_is_started_in(
+    packages: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in packages:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('a foreign package')")
+    command = Path(sys.executable).with_name("permaflow")
+    answer = subprocess.run(
+        [command, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "a foreign package" not in answer.stdout + answer.stderr
