@@ -83,6 +83,6 @@ def read_arguments(fields: Fields) -> tuple[dict[str, Json], Place]:
     def place_of(pointer: str) -> str:
         end = pointer.find("/", 1)
         argument = places.get(pointer if end < 0 else pointer[:end])
-        return at if argument is None else argument + pointer
+        return (at if argument is None else argument) + pointer
 
     return config, place_of

@@ -27,7 +27,7 @@ from specs.comparing import (
     value_fault,
 )
 from specs.paths import walk
-from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.reading import Fields, Report, kind_of, shown
 
 _FIELD = re.compile(r"[^.\[\]{}\s]+(?:\.[^.\[\]{}\s]+|\[\d+\])*")
 
@@ -204,7 +204,7 @@ def read_operator(fields: Fields, *, templates: bool = False) -> str | None:
         fields.problem(
             "op",
             "bad_value",
-            f"There is no operator {shown(name)}; {suggestion(name, OPERATORS)}"
+            f"There is no operator {shown(name)}; {fields.report.guess(name, OPERATORS)}"
             f"the operators are {', '.join(sorted(OPERATORS))}.",
         )
         return None

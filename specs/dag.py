@@ -22,7 +22,7 @@ from specs.blocks import read_block
 from specs.dependencies import Dependencies
 from specs.documents import Reader, Step, check_between, place_in_loops, read_id, read_timeout
 from specs.json_limits import MAX_NODES, shape_problems
-from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
 
 MAX_TRIGGERS = 100
@@ -123,7 +123,7 @@ class _Dag:
     def is_root_block(self, name: str, place: str, report: Report) -> bool:
         step = self.steps.get(name)
         if step is None:
-            message = f"There is no block {shown(name)}; {suggestion(name, self.steps)}"
+            message = f"There is no block {shown(name)}; {report.guess(name, self.steps)}"
             report.add(place, "unknown_step", f"{message}name a block of `tasks`.")
         elif step.scope != ROOT:
             message = f"{shown(name)} is in the body of a loop; name the loop, or another block."
@@ -152,7 +152,7 @@ class _Dag:
             if name is None or kind is None:
                 continue
             if kind not in KINDS:
-                message = f"There is no trigger {shown(kind)}; {suggestion(kind, KINDS)}"
+                message = f"There is no trigger {shown(kind)}; {fields.report.guess(kind, KINDS)}"
                 known = ", ".join(KINDS)
                 fields.problem("type", "unknown_type", f"{message}the triggers are {known}.")
             elif name in triggers or name in self.steps:

@@ -20,8 +20,8 @@ from specs.depends import DependsFault, parse_depends
 from specs.documents import Step, round_trip
 from specs.json_limits import MAX_EDGES
 from specs.ordering import cycles
-from specs.reading import Report, shown, suggestion
-from specs.satisfiable import Ending, may_hold
+from specs.reading import Report, shown
+from specs.satisfiable import Ending, Search
 from specs.work import may_fail, ports_of
 
 
@@ -44,9 +44,9 @@ class Dependencies:
                 self.whens[step.id] = self._parse(step, text)
             else:
                 self.whens[step.id] = self._start(step, step.id in jumps)
-        if self._check_names():
-            self._check_cycles()
-            self._check_satisfiable()
+        sound = self._check_names()
+        self._check_cycles(sound)
+        self._check_satisfiable(sound)
         return self.whens
 
     def _parse(self, step: Step, text: str) -> When:
@@ -92,35 +92,39 @@ class Dependencies:
             )
         return Always()
 
-    def _check_names(self) -> bool:
-        """Whether every `depends` speaks of blocks around it."""
-        sound, total = True, 0
+    def _check_names(self) -> dict[str, When]:
+        """The `depends` that speak only of blocks around them."""
+        sound: dict[str, When] = {}
+        total = 0
         for step in self.steps.values():
-            for name in mentions(self.whens[step.id]):
-                total += 1
-                other = self.steps.get(name)
-                if other is not None and other.scope == step.scope:
-                    continue
-                sound = False
-                if other is None:
-                    message = f"There is no block {shown(name)}; {suggestion(name, self.steps)}"
-                    step.problem("depends", "unknown_step", f"{message}name a block of this dag.")
-                else:
-                    step.problem(
-                        "depends",
-                        "crosses_loop",
-                        f"{shown(name)} is not in the same loop body as {shown(step.id)}; depend "
-                        "on the loop instead, from outside, or on blocks of the body, from inside.",
-                    )
+            names = mentions(self.whens[step.id])
+            total += len(names)
+            faults = [fault for name in names if (fault := self._fault(step, name)) is not None]
+            for code, message in faults:
+                step.problem("depends", code, message)
+            if not faults:
+                sound[step.id] = self.whens[step.id]
         if total > MAX_EDGES:
-            self.report.add(
-                "/dag/tasks", "too_large", f"A dag may have {MAX_EDGES:,} dependencies."
-            )
-            return False
+            message = f"A dag may have {MAX_EDGES:,} dependencies."
+            self.report.add("/dag/tasks", "too_large", message)
+            return {}
         return sound
 
-    def _check_cycles(self) -> None:
-        graph = {name: mentions(when) for name, when in self.whens.items()}
+    def _fault(self, step: Step, name: str) -> tuple[str, str] | None:
+        """Code and message, if `step` cannot depend on `name`."""
+        other = self.steps.get(name)
+        if other is None:
+            message = f"There is no block {shown(name)}; {self.report.guess(name, self.steps)}"
+            return "unknown_step", f"{message}name a block of this dag."
+        if other.scope != step.scope:
+            return "crosses_loop", (
+                f"{shown(name)} is not in the same loop body as {shown(step.id)}; depend on the "
+                "loop instead, from outside, or on blocks of the body, from inside."
+            )
+        return None
+
+    def _check_cycles(self, sound: Mapping[str, When]) -> None:
+        graph = {name: mentions(sound[name]) if name in sound else () for name in self.steps}
         for ring in cycles(graph):
             # The graph leads from a block to what it waits for; people read it the other way.
             forward = [ring[0], *reversed(ring[1:])]
@@ -131,10 +135,11 @@ class Dependencies:
                 "on something else; to repeat blocks, use a loop or `on_error: goto:<name>`.",
             )
 
-    def _check_satisfiable(self) -> None:
+    def _check_satisfiable(self, sound: Mapping[str, When]) -> None:
         endings = {name: self._endings(step) for name, step in self.steps.items()}
-        for name, when in self.whens.items():
-            if not may_hold(when, endings.__getitem__) and not isinstance(when, Never):
+        search = Search(endings.__getitem__)
+        for name, when in sound.items():
+            if not isinstance(when, Never) and not search.may_hold(when):
                 self.steps[name].problem(
                     "depends",
                     "never_satisfied",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from permaflow.errors import DocumentError
 from permaflow.plan import ANY_RESULT, FAILURES, TAKEN, And, Not, Or, Outcome, Problem, Ref, When
-from specs.reading import shown, suggestion
+from specs.reading import shown
 
 MAX_CHARACTERS = 16 * 1024
 MAX_TERMS = 500
@@ -182,5 +182,5 @@ class _Parser:
         known = [*STATUSES, *ports]
         raise DependsFault(
             f"{shown(word.text)} at character {word.at + 1} of `depends` is no status of "
-            f"{shown(name.text)}; {suggestion(word.text, known)}it is one of {', '.join(known)}."
+            f"{shown(name.text)}; it is one of {', '.join(known)}."
         )

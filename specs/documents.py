@@ -27,7 +27,7 @@ from permaflow.plan import (
 from specs.durations import LONGEST_SECONDS
 from specs.ordering import cycles
 from specs.paths import Path
-from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
 from specs.work import known_types, read_work, unknown_type
 
@@ -106,7 +106,9 @@ class Reader:
     def fill(self, step: Step, config: Json, place: Place, type_at: str) -> None:
         """Reads work and trigger into `step`. Unknown types keep `Pass`, and are reported."""
         if step.type not in self.known:
-            self.report.add(type_at, "unknown_type", unknown_type(step.type, self.known))
+            self.report.add(
+                type_at, "unknown_type", unknown_type(step.type, self.known, self.report)
+            )
             return
         if type(config) is not dict:
             self.report.add(
@@ -161,7 +163,7 @@ def _on_error(fields: Fields, default: OnError) -> OnError:
     fields.problem(
         "on_error",
         "bad_value",
-        f"`on_error` is {shown(value)}; {suggestion(value, ('stop', 'continue'))}"
+        f"`on_error` is {shown(value)}; {fields.report.guess(value, ('stop', 'continue'))}"
         "it is `stop`, `continue` or `goto:` and the id of a step.",
     )
     return default
@@ -203,7 +205,7 @@ def place_in_loops(steps: Mapping[str, Step], name: str, key: str) -> None:
             step.problem(
                 key,
                 "unknown_step",
-                f"There is no {name} {shown(step.parent)}; {suggestion(step.parent, steps)}"
+                f"There is no {name} {shown(step.parent)}; {step.fields.report.guess(step.parent, steps)}"
                 f"`{key}` names the loop whose body this {name} belongs to.",
             )
         elif not isinstance(loop.work, Loop) and loop.type != "logic_loop":
@@ -256,7 +258,7 @@ def _check_goto(step: Step, goto: Goto, steps: Mapping[str, Step]) -> None:
     target = steps.get(goto.node)
     if target is None:
         message = (
-            f"There is no step {shown(goto.node)} to go to; {suggestion(goto.node, steps)}"
+            f"There is no step {shown(goto.node)} to go to; {step.fields.report.guess(goto.node, steps)}"
             "name a step of this workflow."
         )
         step.problem("on_error", "unknown_step", message)
@@ -287,7 +289,7 @@ def _check_path(
             pointer,
             "unknown_step",
             f"`{path.text}` speaks of the step {shown(name)}, which does not exist; "
-            f"{suggestion(name, steps)}name a step of this workflow.",
+            f"{report.guess(name, steps)}name a step of this workflow.",
         )
     elif other.scope not in visible:
         report.add(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from permaflow.plan import ROOT, Branch, Goto, Json
 from specs.documents import Step
 from specs.react_flow import EDGE_FIELDS
-from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.reading import Fields, Report, kind_of, shown
 from specs.work import may_fail, ports_of
 
 ERROR = "error"
@@ -101,7 +101,7 @@ def _end(fields: Fields, name: str, steps: Mapping[str, Step]) -> Step | None:
         fields.problem(
             name,
             "unknown_node",
-            f"There is no node {shown(value)}; {suggestion(value, steps)}"
+            f"There is no node {shown(value)}; {fields.report.guess(value, steps)}"
             f"`{name}` is the id of a node.",
         )
     return step
@@ -158,7 +158,7 @@ def _port(fields: Fields, source: Step, handle: str | None) -> str | None:
     fields.problem(
         "" if handle is None else "sourceHandle",
         "unknown_handle",
-        f"`sourceHandle` {what}; {suggestion(handle or '', ports)}"
+        f"`sourceHandle` {what}; {fields.report.guess(handle or '', ports)}"
         f"the ways out of {shown(source.id)} are {', '.join(ports)} and error.",
     )
     return None

@@ -15,6 +15,10 @@ from permaflow.plan import Json, Problem
 MAX_PROBLEMS = 200
 """More are counted, not told: nobody reads on, and an answer has to stay small."""
 
+MAX_SUGGESTIONS = 50
+MAX_SUGGESTED = 60
+MAX_CHOICES = 200
+
 
 @dataclass(slots=True)
 class Report:
@@ -32,6 +36,23 @@ class Report:
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
             self.add(problem.pointer, problem.code, problem.message)
+
+    def guess(self, name: object, known: Iterable[str]) -> str:
+        """`did you mean …? `, or nothing if nothing is near.
+
+        Of many problems only the first get one: a document of 1 MB can hold 10,000 wrong names.
+        """
+        text = str(name).lower()
+        if len(self.problems) >= MAX_SUGGESTIONS or len(text) > MAX_SUGGESTED:
+            return ""
+        choices: dict[str, str] = {}
+        for choice in known:
+            if abs(len(choice) - len(text)) <= 2 + len(text) // 4:
+                choices[choice.lower()] = choice
+                if len(choices) >= MAX_CHOICES:
+                    break
+        near = difflib.get_close_matches(text, choices, n=1, cutoff=0.6)
+        return f"did you mean `{choices[near[0]]}`? " if near else ""
 
     def finish(self) -> tuple[Problem, ...]:
         if not self.left_out:
@@ -67,14 +88,6 @@ def kind_of(value: Json) -> str:
             return "not JSON"
 
 
-def suggestion(name: object, known: Iterable[str]) -> str:
-    """`did you mean …? `, or nothing if nothing is near."""
-    text = str(name)[:80]
-    choices = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(text.lower(), choices, n=1, cutoff=0.6)
-    return f"did you mean `{choices[near[0]]}`? " if near else ""
-
-
 def shown(value: object) -> str:
     """A name out of a document, short enough for a sentence."""
     text = str(value)
@@ -106,7 +119,7 @@ class Fields:
             self.problem(
                 name,
                 "unknown_field",
-                f"There is no field {shown(name)} here; {suggestion(name, known)}"
+                f"There is no field {shown(name)} here; {self.report.guess(name, known)}"
                 f"the fields are {', '.join(sorted(known))}.",
             )
 
@@ -133,7 +146,7 @@ class Fields:
         self.problem(
             name,
             "bad_value",
-            f"`{name}` is {shown(value)}; {suggestion(value, choices)}"
+            f"`{name}` is {shown(value)}; {self.report.guess(value, choices)}"
             f"it is one of {', '.join(sorted(choices))}.",
         )
         return default

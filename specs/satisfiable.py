@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from permaflow.plan import (
@@ -19,20 +20,38 @@ from permaflow.plan import (
 )
 
 MAX_COMBINATIONS = 4_096
+MAX_LOOKS = 500_000
 
 Ending = tuple[Outcome, str | None]
 """How a node may end, and through which port."""
 Endings = Callable[[str], Sequence[Ending]]
 
 
-def may_hold(when: When, endings: Endings) -> bool:
-    """False only if no combination of endings makes `when` true.
+@dataclass(slots=True)
+class Search:
+    """Tries combinations, until a budget for the whole document is spent; then all may be true."""
 
-    Exact up to `MAX_COMBINATIONS` combinations that differ for `when`; beyond, the answer is True.
-    """
+    endings: Endings
+    looks: int = MAX_LOOKS
+
+    def may_hold(self, when: When) -> bool:
+        """False only if no combination of endings makes `when` true.
+
+        Exact up to `MAX_COMBINATIONS` combinations that differ for `when`; beyond, it is True.
+        """
+        ways, total = _ways(when, self.endings)
+        self.looks -= total * len(ways)
+        return self.looks < 0 or total > MAX_COMBINATIONS or _try(when, ways)
+
+
+Ways = list[list[dict[Ref, bool]]]
+
+
+def _ways(when: When, endings: Endings) -> tuple[Ways, int]:
+    """For each node, what it may come to, as the refs see it; and how many combinations that is."""
     refs: dict[str, dict[Ref, None]] = {}
     _collect(when, refs)
-    ways: list[list[dict[Ref, bool]]] = []
+    ways: Ways = []
     total = 1
     for node, mentioned in refs.items():
         # Endings that no ref of this `when` tells apart are one.
@@ -43,7 +62,11 @@ def may_hold(when: When, endings: Endings) -> bool:
         ways.append(list(seen.values()))
         total *= len(seen)
         if total > MAX_COMBINATIONS:
-            return True
+            break
+    return ways, total
+
+
+def _try(when: When, ways: Ways) -> bool:
     for combination in product(*ways):
         known: dict[Ref, bool] = {}
         for values in combination:

@@ -16,7 +16,6 @@ import msgspec
 
 from permaflow.plan import MISSING, Json
 from specs.paths import ROOTS, Path
-from specs.reading import suggestion
 
 MAX_TEMPLATE_BYTES = 16 * 1024
 MAX_SEGMENTS = 64
@@ -109,7 +108,7 @@ def _segments(path: str) -> tuple[str, ...]:
     if segments[0] not in ROOTS:
         raise TemplateFault(
             f"`{path}` starts with `{segments[0]}`, which a template cannot look at; "
-            f"{suggestion(segments[0], ROOTS)}it can look at {', '.join(ROOTS)}."
+            f"it can look at {', '.join(ROOTS)}."
         )
     return segments
 

@@ -12,7 +12,7 @@ import jsonschema_rs
 from permaflow.changes import EVENTS
 from permaflow.plan import Condition, Json, TriggerSpec
 from specs.conditions import read_condition
-from specs.reading import Fields, Report, kind_of, shown, suggestion
+from specs.reading import Fields, Report, kind_of, shown
 
 KINDS = {
     "trigger_record": "record",
@@ -93,7 +93,7 @@ def _events(fields: Fields) -> frozenset[str]:
                 name,
                 "bad_value",
                 f"{shown(each) if type(each) is str else kind_of(each)} is no event; "
-                f"{suggestion(each, EVENTS)}the events are {', '.join(sorted(EVENTS))}.",
+                f"{fields.report.guess(each, EVENTS)}the events are {', '.join(sorted(EVENTS))}.",
             )
     return frozenset(each for each in wanted if type(each) is str and each in EVENTS)
 
@@ -115,7 +115,7 @@ def _schedule(fields: Fields) -> None:
         fields.problem(
             "timezone",
             "bad_timezone",
-            f"There is no time zone {shown(zone)}; {suggestion(zone, _zones())}"
+            f"There is no time zone {shown(zone)}; {fields.report.guess(zone, _zones())}"
             "use a name such as `Europe/Berlin` or `UTC`.",
         )
     fields.choice("catchup", ("none", "last", "all"), "none")

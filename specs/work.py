@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from permaflow.plan import Branch, Delay, Json, Loop, Pass, Task, TaskTypes, Trigger, Work
 from specs import logic
-from specs.reading import Fields, Report, shown, suggestion
+from specs.reading import Fields, Report, shown
 from specs.templates import Look, read_config
 from specs.triggers import KINDS
 
@@ -29,10 +29,10 @@ def known_types(types: TaskTypes) -> frozenset[str]:
     return INLINE.union(KINDS, types.names())
 
 
-def unknown_type(name: str, known: frozenset[str]) -> str:
+def unknown_type(name: str, known: frozenset[str], report: Report) -> str:
     """The sentence about a type that nobody offers."""
     return (
-        f"There is no type {shown(name)} here; {suggestion(name, known)}"
+        f"There is no type {shown(name)} here; {report.guess(name, known)}"
         f"the types are {', '.join(sorted(known))}."
     )
 
