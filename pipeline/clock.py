@@ -176,8 +176,11 @@ class Clock:
     # --- housekeeping -----------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
-        days = timedelta(days=self._settings.retention_days)
-        keys = timedelta(days=self._settings.key_retention_days)
-        dropped = await retention.keep(self._database, days, keys)
+        settings = self._settings
+        await retention.make_partitions(self._database)
+        dropped = await retention.drop_old_months(self._database, settings.retention_days)
+        await retention.prune_keys(self._database, settings.key_retention_days)
+        await retention.prune_dead_letters(self._database, settings.retention_days)
+        await self._database.run(leases.sweep, timedelta(hours=1))
         if dropped:
             log.info(telemetry.HISTORY_DROPPED, partitions=dropped)

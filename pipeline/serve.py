@@ -1,0 +1,206 @@
+"""One process of a vertex: built from the settings, run until it is told to stop.
+
+`permaflow serve <vertex>` and the children of `permaflow up` come through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+import orjson
+import psycopg
+
+from permaflow.errors import SettingsError
+from permaflow.plan import Json
+from permaflow.task_types import TaskTypeRegistry
+from pipeline import builtins, telemetry
+from pipeline.bus.jetstream import JetStreamBus, connect
+from pipeline.ops import Ops, OpsServer, open_socket
+from pipeline.settings import Settings
+from pipeline.store import dead_letters, stats, versions
+from pipeline.store.database import Database
+from pipeline.telemetry import log
+
+VERTICES = ("gateway", "ingest", "orchestrator", "runner", "completion", "clock")
+
+DRAIN = 10.0
+"""Seconds that a process has to finish what it is at."""
+
+
+class Vertex(Protocol):
+    """What a process runs. `run` returns after `stop`."""
+
+    async def run(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What vertices are built from."""
+
+    settings: Settings
+    bus: JetStreamBus
+    database: Database
+    types: TaskTypeRegistry
+    ops: Ops
+    exit: AsyncExitStack
+
+    async def document(self, workflow_id: UUID, version: int) -> Json:
+        found = await self.database.run(versions.document, workflow_id, version)
+        return orjson.loads(found.document)
+
+    def dead_letter(self, source: str, position: str, raw: bytes) -> None:
+        """Put a message aside. Does not wait; a failure is logged."""
+        telemetry.DEAD_LETTERS.labels(source).inc()
+        letter = dead_letters.Unreadable(source, position, "It cannot be decoded.", raw, None)
+        task = asyncio.ensure_future(self.database.run(dead_letters.add, [letter]))
+        _background.add(task)
+        task.add_done_callback(_done)
+
+
+_background: set[asyncio.Future[list[UUID]]] = set()
+
+
+def _done(task: asyncio.Future[list[UUID]]) -> None:
+    _background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning(telemetry.BATCH_FAILED, vertex="dead letters", error=str(error))
+
+
+async def serve(
+    vertex: str,
+    settings: Settings,
+    *,
+    stages: Sequence[str] = (),
+    ready: Callable[[int], Awaitable[None] | None] | None = None,
+) -> None:
+    """Run a vertex until SIGTERM or SIGINT. `ready` is called with the ops port once it serves.
+
+    Raises `SettingsError` when a server that it needs is not set.
+    """
+    if vertex not in VERTICES:
+        raise SettingsError(f"There is no vertex {vertex!r}; there are {', '.join(VERTICES)}.")
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with _parts(vertex, settings) as parts:
+        work = await _build(vertex, parts, stages)
+        running = asyncio.create_task(work.run())
+        server = OpsServer(parts.ops, open_socket(settings.ops_host, settings.ops_port))
+        server.start()
+        log.info(telemetry.VERTEX_STARTED, vertex=vertex)
+        if ready is not None and (called := ready(server.port)) is not None:
+            await called
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        parts.ops.draining = True
+        if not running.done():
+            await work.stop()
+            await asyncio.wait({running}, timeout=DRAIN)
+            running.cancel()
+        waiting.cancel()
+        await server.close()
+        if running.done() and not running.cancelled() and (error := running.exception()):
+            raise error
+        log.info(telemetry.VERTEX_STOPPED, vertex=vertex)
+
+
+@asynccontextmanager
+async def _parts(vertex: str, settings: Settings) -> AsyncIterator[Parts]:
+    for name, value in (("DATABASE", settings.database_url), ("NATS", settings.nats_url)):
+        if not value:
+            raise SettingsError(
+                f"PERMAFLOW_{name}_URL is not set; {vertex} needs it. `permaflow up` starts "
+                "embedded servers for everything that is not set."
+            )
+    async with AsyncExitStack() as stack:
+        database = Database(
+            settings.database_url,
+            application_name=f"permaflow {vertex}",
+            size=settings.database_pool,
+            role="permaflow_gateway" if vertex == "gateway" else None,
+        )
+        bus, _ = await asyncio.gather(
+            connect(settings.nats_url, name=f"permaflow {vertex}"), database.open()
+        )
+        stack.push_async_callback(database.close)
+        stack.push_async_callback(bus.close)
+
+        async def check_bus() -> str | None:
+            return None if bus.connected else "not connected to NATS"
+
+        async def check_database() -> str | None:
+            try:
+                async with database.connection() as connection:
+                    await connection.execute("select 1")
+            except Exception as error:
+                return str(error)
+            return None
+
+        ops = Ops({"nats": check_bus, "postgres": check_database})
+        types = builtins.task_types(settings)
+        yield Parts(settings, bus, database, types, ops, stack)
+
+
+async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
+    """Import and build one vertex; what another needs is not even imported."""
+    settings = parts.settings
+    match vertex:
+        case "orchestrator":
+            from pipeline.orchestrator import Orchestrator
+            from pipeline.programs import Programs
+            from pipeline.store.journal import Journal
+
+            journal = Journal(lambda: _connection(settings))
+            programs = Programs(parts.document, parts.types)
+            return Orchestrator(
+                parts.bus, journal, programs, parts.types.get, settings, parts.dead_letter
+            )
+        case "runner":
+            from pipeline.runner import Runner
+            from pipeline.tools import open_services, runner_store
+
+            services = await open_services(settings, parts.database, parts.exit)
+            return Runner(
+                parts.bus,
+                parts.types,
+                services,
+                runner_store(parts.database),
+                settings,
+                stages or settings.stage_names,
+                parts.dead_letter,
+            )
+        case "completion":
+            from pipeline.completion import Completion
+
+            database = parts.database
+            return Completion(
+                parts.bus, lambda ids: database.run(stats.settle, ids), parts.dead_letter
+            )
+        case "clock":
+            from pipeline.clock import Clock
+
+            return Clock(parts.bus, parts.database, settings)
+        case "ingest":
+            from pipeline.ingest import Ingest
+            from pipeline.sources import open_sources
+
+            sources = await open_sources(settings, parts.database)
+            return Ingest(parts.bus, parts.database, sources)
+        case _:
+            from pipeline.gateway.server import Gateway
+
+            return Gateway(parts.bus, parts.database, parts.types, settings, parts.ops)
+
+
+async def _connection(settings: Settings) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    return await psycopg.AsyncConnection.connect(
+        settings.database_url, autocommit=True, application_name="permaflow orchestrator journal"
+    )
