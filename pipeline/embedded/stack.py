@@ -131,7 +131,12 @@ class Stack:
                 raise result
 
     async def first_exit(self) -> Server:
-        """Waits until a server ends that nobody stopped, and gives it: `restart` brings it back."""
+        """Waits until a server ends that nobody stopped, and gives it: `restart` brings it back.
+
+        Never returns where every server runs elsewhere.
+        """
+        if not self.servers:
+            await asyncio.Event().wait()
         waiting = {
             asyncio.ensure_future(server.exited()): server for server in self.servers.values()
         }

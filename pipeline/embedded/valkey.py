@@ -14,7 +14,6 @@ _CONFIGURATION = """\
 bind 127.0.0.1
 port {port}
 requirepass {password}
-dir "{folder}"
 appendonly no
 save ""
 daemonize no
@@ -42,9 +41,7 @@ class Valkey:
         self._port = self._directory.port(self.name)
         path = folder / "valkey.conf"
         path.touch(mode=0o600)
-        path.write_text(
-            _CONFIGURATION.format(port=self._port, password=self._password, folder=folder)
-        )
+        path.write_text(_CONFIGURATION.format(port=self._port, password=self._password))
         return Launch((str(binary), str(path)), folder)
 
     async def ping(self) -> None:

@@ -118,6 +118,7 @@ async def test_a_second_start_finds_the_same_addresses_and_the_same_data(
     assert second.database_url == first.database_url
     assert second.nats_url == first.nats_url
     assert await ask(second.database_url, "select n from kept") == 7
+    assert "was not properly shut down" not in second.servers["postgres"].log.read_text()
 
 
 async def test_only_the_servers_asked_for_are_started(make_stack: StackMaker) -> None:
@@ -144,6 +145,10 @@ async def test_no_directory_is_made_when_every_server_is_replaced(server_dir: Pa
     ) as stack:
         assert stack.nats_url == "nats://elsewhere"
     assert not (server_dir / "d").exists()
+
+
+async def test_a_path_may_hold_blanks_and_quotes(make_stack: StackMaker, server_dir: Path) -> None:
+    await answers(await make_stack(*ALL_SERVERS, data_dir=server_dir / 'it\'s a "data" dir'))
 
 
 async def test_a_cancelled_start_leaves_nothing_running(server_dir: Path) -> None:
@@ -348,17 +353,30 @@ async def supervisor(data_dir: Path, *options: str) -> AsyncIterator[Supervisor]
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdin is not None
+    handles: list[int] = []
     try:
         async with asyncio.timeout(30):
             line = await process.stdout.readline()
             if not line:
                 pytest.fail((await process.stderr.read()).decode())
         report = json.loads(line)
+        handles = [os.pidfd_open(pid) for pid in report["pids"].values()]
         yield Supervisor(process, report["pids"], report["urls"], report["uid"])
     finally:
         process.stdin.close()
         async with asyncio.timeout(30):
             await process.communicate()
+        end_all(handles)
+
+
+def end_all(handles: list[int]) -> None:
+    """A test that fails leaves no server behind either."""
+    for handle in handles:
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.close(handle)
 
 
 async def test_the_servers_end_when_their_supervisor_is_killed(server_dir: Path) -> None:
@@ -406,8 +424,6 @@ async def test_a_postgres_that_nobody_remembers_is_stopped_too(server_dir: Path)
         async with Stack(server_dir / "d", servers=frozenset({"postgres", "nats"})) as stack:
             await answers(stack)
             await gone(running.pids["postgres"])
-        for name in ("kafka", "valkey"):
-            os.kill(running.pids[name], signal.SIGKILL)
 
 
 async def test_a_pid_file_whose_number_belongs_to_a_stranger_is_no_obstacle(
@@ -416,10 +432,18 @@ async def test_a_pid_file_whose_number_belongs_to_a_stranger_is_no_obstacle(
     stack = await make_stack("postgres")
     pid_file = stack.data_dir / "postgres" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
+    user = owner(stack.pids["postgres"])
     await stack.stop()
-    lines[0] = str(os.getpid())
-    pid_file.write_text("\n".join(lines) + "\n")
-    await answers(await make_stack("postgres"))
+    stranger = await asyncio.create_subprocess_exec(*("sleep", "600"), user=user)
+    try:
+        lines[0] = str(stranger.pid)
+        pid_file.write_text("\n".join(lines) + "\n")
+        os.chown(pid_file, user, -1)
+        await answers(await make_stack("postgres", start_timeout=3.0))
+        assert stranger.returncode is None
+    finally:
+        stranger.kill()
+        await stranger.wait()
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
@@ -503,6 +527,21 @@ async def test_a_program_that_ends_at_once_is_reported_with_its_last_words(tmp_p
     stack = Stack(tmp_path / "d", servers=frozenset({"nats"}), find=lambda name: program)
     with pytest.raises(ServerError, match=r"(?s)nats did not start: it ended with status 3.*moon"):
         await stack.start()
+
+
+async def test_a_start_that_finds_something_still_in_use_is_tried_again(server_dir: Path) -> None:
+    program = server_dir / "nats-server"
+    program.write_text(
+        f"""#!/bin/sh
+        if mkdir "{server_dir}/once" 2>/dev/null; then echo address already in use; exit 1; fi
+        exec "{find_binary("nats-server")}" "$@"
+        """
+    )
+    program.chmod(0o755)
+    async with Stack(
+        server_dir / "d", servers=frozenset({"nats"}), find=lambda name: program
+    ) as stack:
+        await answers(stack)
 
 
 async def test_a_program_that_never_answers_is_given_up_and_killed(tmp_path: Path) -> None:
@@ -606,5 +645,3 @@ async def test_a_plain_user_runs_everything_as_itself(server_dir: Path) -> None:
         for pid in running.pids.values():
             assert owner(pid) == nobody
         assert await ask(running.urls["postgres"], "select 1") == 1
-    for pid in running.pids.values():
-        await gone(pid)
