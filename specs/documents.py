@@ -205,7 +205,8 @@ def place_in_loops(steps: Mapping[str, Step], name: str, key: str) -> None:
             step.problem(
                 key,
                 "unknown_step",
-                f"There is no {name} {shown(step.parent)}; {step.fields.report.guess(step.parent, steps)}"
+                f"There is no {name} {shown(step.parent)}; "
+                f"{step.fields.report.guess(step.parent, steps)}"
                 f"`{key}` names the loop whose body this {name} belongs to.",
             )
         elif not isinstance(loop.work, Loop) and loop.type != "logic_loop":
@@ -258,7 +259,8 @@ def _check_goto(step: Step, goto: Goto, steps: Mapping[str, Step]) -> None:
     target = steps.get(goto.node)
     if target is None:
         message = (
-            f"There is no step {shown(goto.node)} to go to; {step.fields.report.guess(goto.node, steps)}"
+            f"There is no step {shown(goto.node)} to go to; "
+            f"{step.fields.report.guess(goto.node, steps)}"
             "name a step of this workflow."
         )
         step.problem("on_error", "unknown_step", message)
