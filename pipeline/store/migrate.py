@@ -70,9 +70,8 @@ def read_migrations(folder: Path = _FOLDER) -> list[Migration]:
     for number, migration in enumerate(found, start=1):
         match = _FILE.fullmatch(migration.version)
         if match is None or int(match[1]) != number:
-            raise ValueError(
-                f"migrations/{migration.version}.sql: expected {number:04}_pre_… or post"
-            )
+            expected = f"{number:04}_pre_… or {number:04}_post_…"
+            raise ValueError(f"migrations/{migration.version}.sql: expected {expected}")
     return found
 
 

@@ -225,24 +225,21 @@ declare
   wanted text;
 begin
   foreach wanted in array array['permaflow_gateway', 'permaflow_engine'] loop
-    if to_regrole(wanted) is null then
-      begin
+    begin
+      if to_regrole(wanted) is null then
         execute format('create role %I nologin nobypassrls', wanted);
-      exception
-        when duplicate_object or unique_violation then
-          null;
-        when insufficient_privilege then
-          raise exception 'the user % may not create the role %', current_user, wanted
-            using errcode = 'insufficient_privilege',
-              hint = format('Let an administrator run: create role permaflow_gateway nologin; '
-                || 'create role permaflow_engine nologin; '
-                || 'grant permaflow_gateway, permaflow_engine to %I', current_user);
-      end;
-    end if;
+      end if;
+    exception when duplicate_object or unique_violation then
+      null;
+    end;
     if not (pg_has_role(current_user, wanted, 'usage') and pg_has_role(current_user, wanted, 'member')) then
       execute format('grant %I to current_user', wanted);
     end if;
   end loop;
+exception when insufficient_privilege then
+  raise exception 'the user % may not make the roles permaflow_gateway and permaflow_engine, or use them', current_user
+    using errcode = 'insufficient_privilege', hint = format('Let an administrator run: create role permaflow_gateway '
+      || 'nologin; create role permaflow_engine nologin; grant permaflow_gateway, permaflow_engine to %I;', current_user);
 end $$;
 
 -- Row level security: the gateway sees one organisation at a time, the engine sees all ------------

@@ -1,0 +1,460 @@
+-- The schema of Permaflow, whole. Nothing reads this file but people: the database is made by the files in
+-- migrations/, and a test proves that they come to the same.
+--
+-- The life of a run
+-- -----------------
+-- A workflow is a row in `workflow`; each time it is saved, its document becomes a new, immutable row in
+-- `workflow_version`. While it is active, its triggers are rows in `trigger`, and its webhook addresses are found in
+-- `webhook`. Any change of the active triggers lets `generation` grow in the same transaction; whoever keeps the
+-- triggers in memory looks there.
+--
+-- An event that matches a trigger becomes a run by one statement (queries/starts.sql): its identity goes into
+-- `run_key`, and only if it is new, a row into `run` that pins the current version. A large input goes to `payload`.
+-- The statement joins whatever else the transaction holds: the offset in `kafka_offset`, or a user's own rows.
+--
+-- From then on the run is its journal. An orchestrator reads `run` and `journal`, decides, and appends one row
+-- `(run_id, seq)`. Whoever appends `seq + 1` first wins; the other fails on the primary key, loads again and decides
+-- again. Timers that a decision needs are armed and disarmed in `timer` in that transaction. No row of a run is
+-- updated meanwhile, except its status when it starts or stops to wait. A runner that works for long holds a `lease`,
+-- so that the reconciler, which looks for running runs without news, leaves it alone.
+--
+-- At its end a run gets `finished_at`. Completion settles it: counts it into `workflow_stats`, exactly once
+-- (`settled_at`). A month whose runs are all finished and settled is dropped with its partitions when it is old enough.
+--
+-- The tables
+-- ----------
+-- org                an organisation; every other row belongs to one
+-- api_key            who may call; the secret is kept as a hash
+-- workflow           name, status, and which version is current
+-- workflow_version   the documents as they were written; rows never change
+-- trigger            the triggers of active workflows, ready to be matched
+-- webhook            the address of a webhook trigger; it stays for all versions
+-- generation         one row: grows when the active triggers change
+-- workflow_stats     counts of settled runs
+-- run                who, what, when and how it ended; monthly partitions by the time in its UUIDv7
+-- journal            what happened to a run; partitioned with it
+-- payload            values too large for the journal or a message; partitioned by their own UUIDv7
+-- run_key            sha256 of (org, workflow, trigger, source, event): unique over all months, kept longer than runs
+-- timer              what is due, and when
+-- lease              long steps that a runner holds
+-- record             the built-in document store; watched by change data capture
+-- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
+-- dead_letter        messages that could not be read, as they came
+-- audit              who did what
+-- schema_migrations  the applied migrations
+--
+-- Rules
+-- -----
+-- Only the clock of the database counts (`clock_timestamp()`); times are timestamptz. Ids are UUIDv7 and come from the
+-- caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
+-- Locks are taken in the order workflow, run, run_key, timer, lease, kafka_offset, generation, and within a table in the order
+-- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
+-- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees
+-- the organisation that the transaction has chosen; to choose none is an error. permaflow_engine sees all.
+
+create schema if not exists permaflow;
+set local search_path = permaflow, pg_catalog;
+
+-- The migrations that are in here --------------------------------------------------------------
+
+create table schema_migrations (
+  version     text primary key,
+  checksum    text not null,
+  applied_at  timestamptz not null default clock_timestamp()
+);
+
+-- Organisations, and who may come in ------------------------------------------------------------
+
+create table org (
+  id          uuid primary key,
+  slug        text not null unique check (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+  name        text not null,
+  created_at  timestamptz not null default clock_timestamp()
+);
+
+create table api_key (
+  id             text primary key,
+  org_id         uuid not null references org,
+  name           text not null,
+  secret_sha256  bytea not null check (octet_length(secret_sha256) = 32),
+  scopes         text[] not null,
+  user_name      text not null default '',
+  created_at     timestamptz not null default clock_timestamp(),
+  expires_at     timestamptz,
+  revoked_at     timestamptz
+);
+create index api_key_by_org on api_key (org_id, id);
+
+-- Workflows: documents, versions, triggers --------------------------------------------------------
+
+create table workflow (
+  id            uuid primary key,
+  org_id        uuid not null references org,
+  name          text not null,
+  description   text not null default '',
+  trigger_type  text not null default '',
+  status        text not null default 'draft' check (status in ('draft', 'active', 'paused', 'archived')),
+  version       int  not null check (version > 0),
+  created_at    timestamptz not null default clock_timestamp(),
+  updated_at    timestamptz not null default clock_timestamp(),
+  activated_at  timestamptz,
+  deleted_at    timestamptz
+);
+create index workflow_by_org on workflow (org_id, id desc) where deleted_at is null;
+
+create table workflow_version (
+  workflow_id  uuid not null references workflow,
+  version      int  not null,
+  org_id       uuid not null references org,
+  document     json not null,
+  dialect      text not null,
+  created_by   text not null default '',
+  created_at   timestamptz not null default clock_timestamp(),
+  primary key (workflow_id, version)
+);
+
+create table trigger (
+  workflow_id  uuid not null references workflow,
+  node         text not null,
+  org_id       uuid not null references org,
+  version      int  not null,
+  kind         text not null,
+  object       text not null default '',
+  events       text[] not null default '{}',
+  conditions   json not null default '[]',
+  settings     json not null default '{}',
+  primary key (workflow_id, node)
+);
+
+create table webhook (
+  token             text primary key check (length(token) >= 22),
+  org_id            uuid not null references org,
+  workflow_id       uuid not null references workflow,
+  node              text not null,
+  encrypted_secret  bytea,
+  created_at        timestamptz not null default clock_timestamp(),
+  unique (workflow_id, node)
+);
+
+-- One row; its value grows whenever the set of active triggers changes, in the same transaction.
+create table generation (
+  one    boolean primary key default true check (one),
+  value  bigint not null default 0
+);
+insert into generation default values;
+
+create table workflow_stats (
+  workflow_id    uuid primary key references workflow,
+  org_id         uuid not null references org,
+  run_count      bigint not null default 0,
+  success_count  bigint not null default 0,
+  failure_count  bigint not null default 0,
+  last_run_at    timestamptz
+);
+
+-- Runs ------------------------------------------------------------------------------------------
+
+create table run (
+  id             uuid not null primary key,
+  org_id         uuid not null,
+  workflow_id    uuid not null,
+  version        int  not null,
+  status         text not null check (status in ('pending', 'running', 'waiting', 'completed', 'failed',
+                   'cancelled', 'timed_out', 'compensating', 'compensated')),
+  source         text not null,
+  trigger_node   text not null default '',
+  input          json,
+  input_ref      uuid,
+  type           text not null default '',
+  resource_type  text not null default '',
+  resource_id    text not null default '',
+  requested_by   text not null default '',
+  parent_id      uuid,
+  created_at     timestamptz not null default clock_timestamp(),
+  finished_at    timestamptz,
+  settled_at     timestamptz,
+  cancel_at      timestamptz,
+  cancel_by      text,
+  error          json,
+  constraint finished_or_open check
+    ((finished_at is null) = (status in ('pending', 'running', 'waiting', 'compensating'))),
+  constraint input_once check (input is null or input_ref is null)
+) partition by range (id);
+create index run_by_org on run (org_id, id desc);
+create index run_by_workflow on run (workflow_id, id desc);
+create index run_open on run (workflow_id) where finished_at is null;
+create index run_running on run (id) where status in ('pending', 'running');
+create index run_unsettled on run (id) where finished_at is not null and settled_at is null;
+create index run_cancelled on run (id) where cancel_at is not null and finished_at is null;
+
+create table journal (
+  run_id   uuid not null,
+  seq      int  not null,
+  org_id   uuid not null,
+  at       timestamptz not null default clock_timestamp(),
+  entries  json not null,
+  primary key (run_id, seq)
+) partition by range (run_id);
+
+create table payload (
+  id      uuid not null primary key,
+  org_id  uuid not null,
+  run_id  uuid,
+  body    bytea not null
+) partition by range (id);
+
+create table run_key (
+  key         bytea primary key check (octet_length(key) = 32),
+  org_id      uuid not null,
+  run_id      uuid not null,
+  created_at  timestamptz not null default clock_timestamp()
+);
+create index run_key_by_age on run_key using brin (created_at) with (autosummarize = on);
+
+create table timer (
+  run_id  uuid not null,
+  key     text not null,
+  org_id  uuid not null,
+  due_at  timestamptz not null,
+  primary key (run_id, key)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+create index timer_due on timer (due_at);
+
+create table lease (
+  run_id    uuid not null,
+  step      text not null,
+  attempt   int  not null,
+  org_id    uuid not null,
+  holder    text not null,
+  until     timestamptz not null,
+  deadline  timestamptz not null,
+  primary key (run_id, step)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- Records, sources, and what could not be read ----------------------------------------------------
+
+create table record (
+  org_id      uuid not null references org,
+  object      text not null,
+  id          text not null,
+  data        jsonb not null check (jsonb_typeof(data) = 'object'),
+  version     bigint not null default 1,
+  created_at  timestamptz not null default clock_timestamp(),
+  updated_at  timestamptz not null default clock_timestamp(),
+  primary key (org_id, object, id)
+);
+-- Change data capture then tells of the state before.
+alter table record replica identity full;
+
+create table kafka_offset (
+  group_id     text not null,
+  topic        text not null,
+  partition    int  not null,
+  next_offset  bigint,
+  generation   int not null default 1,
+  primary key (group_id, topic, partition)
+);
+
+create table dead_letter (
+  id        uuid primary key,
+  org_id    uuid,
+  source    text not null,
+  position  text not null,
+  reason    text not null,
+  raw       bytea not null,
+  at        timestamptz not null default clock_timestamp()
+);
+create index dead_letter_by_org on dead_letter (org_id, id desc);
+
+create table audit (
+  id       uuid primary key,
+  org_id   uuid not null,
+  actor    text not null,
+  action   text not null,
+  object   text not null,
+  details  json not null default '{}',
+  at       timestamptz not null default clock_timestamp()
+);
+create index audit_by_org on audit (org_id, id desc);
+
+-- Roles ---------------------------------------------------------------------------------------------
+
+-- Roles belong to the whole cluster: another database may make the same two at this moment.
+do $$
+declare
+  wanted text;
+begin
+  foreach wanted in array array['permaflow_gateway', 'permaflow_engine'] loop
+    begin
+      if to_regrole(wanted) is null then
+        execute format('create role %I nologin nobypassrls', wanted);
+      end if;
+    exception when duplicate_object or unique_violation then
+      null;
+    end;
+    if not (pg_has_role(current_user, wanted, 'usage') and pg_has_role(current_user, wanted, 'member')) then
+      execute format('grant %I to current_user', wanted);
+    end if;
+  end loop;
+exception when insufficient_privilege then
+  raise exception 'the user % may not make the roles permaflow_gateway and permaflow_engine, or use them', current_user
+    using errcode = 'insufficient_privilege', hint = format('Let an administrator run: create role permaflow_gateway '
+      || 'nologin; create role permaflow_engine nologin; grant permaflow_gateway, permaflow_engine to %I;', current_user);
+end $$;
+
+-- Row level security: the gateway sees one organisation at a time, the engine sees all ------------
+
+-- The organisation of this transaction. An error, never an empty answer, where none was set.
+create function current_org() returns uuid
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return current_setting('permaflow.org')::uuid;
+exception when undefined_object or invalid_text_representation then
+  raise exception 'permaflow.org is not set: open the transaction with an organisation'
+    using errcode = 'insufficient_privilege';
+end $$;
+
+-- Turns row level security on, for the owner too.
+create function protect(target regclass, org_column text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('alter table %s enable row level security', target);
+  execute format('alter table %s force row level security', target);
+  execute format('create policy engine on %s to permaflow_engine using (true)', target);
+  execute format('create policy gateway on %s to permaflow_gateway using (%I = (select permaflow.current_org()))',
+    target, org_column);
+end $$;
+revoke all on function protect(regclass, text) from public;
+
+select protect('org', 'id');
+select protect(name::regclass, 'org_id')
+from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook', 'workflow_stats', 'run', 'journal',
+  'payload', 'run_key', 'timer', 'lease', 'record', 'dead_letter', 'audit']) as name;
+
+revoke all on schema permaflow from public;
+grant usage on schema permaflow to permaflow_gateway, permaflow_engine;
+grant select, insert, update, delete on all tables in schema permaflow to permaflow_engine;
+
+grant select on org, workflow_stats, journal, dead_letter to permaflow_gateway;
+grant select, insert on workflow_version, run_key, audit to permaflow_gateway;
+grant select, insert, update on api_key, workflow to permaflow_gateway;
+grant select, insert, update, delete on trigger, webhook, record to permaflow_gateway;
+grant select, insert on run, payload to permaflow_gateway;
+grant update (cancel_at, cancel_by) on run to permaflow_gateway;
+grant select, update on generation to permaflow_gateway;
+
+-- What must be found before the organisation is known ----------------------------------------------
+
+create function api_key_by_id(wanted text)
+returns table (id text, org_id uuid, name text, secret_sha256 bytea, scopes text[], user_name text,
+  expires_at timestamptz, revoked_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select id, org_id, name, secret_sha256, scopes, user_name, expires_at, revoked_at
+  from permaflow.api_key where id = wanted
+$$;
+
+create function webhook_by_token(wanted text)
+returns table (org_id uuid, workflow_id uuid, node text, encrypted_secret bytea, status text, version int)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select webhook.org_id, webhook.workflow_id, webhook.node, webhook.encrypted_secret, workflow.status, workflow.version
+  from permaflow.webhook join permaflow.workflow on workflow.id = webhook.workflow_id
+  where webhook.token = wanted and workflow.deleted_at is null
+$$;
+
+create function org_by_slug(wanted text)
+returns table (id uuid, slug text, name text)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select id, slug, name from permaflow.org where slug = wanted
+$$;
+
+revoke all on function api_key_by_id(text), webhook_by_token(text), org_by_slug(text) from public;
+grant execute on function api_key_by_id(text), webhook_by_token(text), org_by_slug(text)
+  to permaflow_gateway, permaflow_engine;
+
+-- Partitions by the time that a UUIDv7 carries -------------------------------------------------------
+
+-- The smallest UUIDv7 of a moment: 48 bits of milliseconds, then zeros.
+create function uuid_at(moment timestamptz) returns uuid
+language sql immutable strict set search_path = pg_catalog, pg_temp as $$
+  select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+create table run_default partition of run default;
+create table journal_default partition of journal default;
+create table payload_default partition of payload default;
+select protect(name::regclass, 'org_id') from unnest(array['run_default', 'journal_default', 'payload_default']) as name;
+
+-- Makes the monthly partitions from the month of `start` on, `months` of them; answers how many were
+-- missing. A partition is filled and indexed before it is attached, so that nobody waits for it; rows
+-- that went to the default partition meanwhile move over.
+create function make_partitions(start timestamptz, months int) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s'
+as $$
+declare
+  made int := 0;
+  lower_at timestamptz := date_trunc('month', start);
+  upper_at timestamptz;
+  parent text;
+  child text;
+  id_column text;
+begin
+  for month in 1..months loop
+    upper_at := lower_at + interval '1 month';
+    foreach parent in array array['run', 'journal', 'payload'] loop
+      child := parent || '_' || to_char(lower_at, 'YYYYMM');
+      id_column := case parent when 'journal' then 'run_id' else 'id' end;
+      if to_regclass('permaflow.' || child) is null then
+        execute format('create table permaflow.%I (like permaflow.%I including all)', child, parent);
+        perform permaflow.protect(('permaflow.' || child)::regclass, 'org_id');
+        execute format('grant select, insert, update, delete on permaflow.%I to permaflow_engine', child);
+        execute format('lock table permaflow.%I in access exclusive mode', parent || '_default');
+        execute format('with moved as (delete from permaflow.%I where %I >= %L and %I < %L returning *) '
+          'insert into permaflow.%I select * from moved', parent || '_default', id_column, permaflow.uuid_at(lower_at),
+          id_column, permaflow.uuid_at(upper_at), child);
+        execute format('alter table permaflow.%I attach partition permaflow.%I for values from (%L) to (%L)',
+          parent, child, permaflow.uuid_at(lower_at), permaflow.uuid_at(upper_at));
+        made := made + 1;
+      end if;
+    end loop;
+    lower_at := upper_at;
+  end loop;
+  return made;
+end $$;
+
+-- Drops the oldest month if it ended before `cutoff` and every run in it is finished and counted;
+-- answers its name, or null if there is nothing to drop. A month with an open run keeps all later ones,
+-- because the open run may still refer to what they hold.
+create function drop_oldest_month(cutoff timestamptz) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s'
+as $$
+declare
+  month text;
+  parent text;
+  upper_at timestamptz;
+begin
+  if not pg_has_role(current_user, 'permaflow_engine', 'usage') then
+    raise exception 'the owner % sees no runs', current_user
+      using hint = format('grant permaflow_engine to %I', current_user);
+  end if;
+  select substring(child.relname from '\d{6}$') into month
+  from pg_inherits join pg_class child on child.oid = inhrelid
+  where inhparent = 'permaflow.run'::regclass and child.relname ~ '^run_\d{6}$'
+  order by 1 limit 1;
+  upper_at := to_timestamp(month, 'YYYYMM') + interval '1 month';
+  if month is null or upper_at > cutoff or exists (
+    select from permaflow.run where id < permaflow.uuid_at(upper_at) and (finished_at is null or settled_at is null)
+  ) then
+    return null;
+  end if;
+  foreach parent in array array['run', 'journal', 'payload'] loop
+    execute format('drop table if exists permaflow.%I', parent || '_' || month);
+  end loop;
+  delete from permaflow.run where id < permaflow.uuid_at(upper_at);
+  delete from permaflow.journal where run_id < permaflow.uuid_at(upper_at);
+  delete from permaflow.payload where id < permaflow.uuid_at(upper_at);
+  return month;
+end $$;
+
+revoke all on function make_partitions(timestamptz, int), drop_oldest_month(timestamptz) from public;
+grant execute on function make_partitions(timestamptz, int), drop_oldest_month(timestamptz) to permaflow_engine;
+select make_partitions(now() - interval '1 month', 4);
