@@ -45,6 +45,7 @@ OPERATORS = frozenset(
     | CHANGES
 )
 MAX_PATTERN = 1_000
+MAX_COMPILED = 256 * 1024
 
 _NUMBERS = frozenset({int, float})
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:$|[T ]\d\d:\d\d)", re.ASCII)
@@ -180,7 +181,9 @@ def _pattern(pattern: str) -> jsonschema_rs.Draft202012Validator | None:
     try:
         return jsonschema_rs.Draft202012Validator(
             {"pattern": pattern},
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20),
+            pattern_options=jsonschema_rs.RegexOptions(
+                size_limit=MAX_COMPILED, dfa_size_limit=MAX_COMPILED
+            ),
         )
     except (jsonschema_rs.ValidationError, ValueError):
         return None

@@ -21,11 +21,9 @@ from permaflow.plan import ROOT, Compiled, Json, Plan, TaskTypes, TriggerSpec
 from specs.blocks import read_block
 from specs.dependencies import Dependencies
 from specs.documents import Reader, Step, check_between, place_in_loops, read_id, read_timeout
-from specs.json_limits import MAX_NODES, shape_problems
+from specs.json_limits import MAX_NODES, MAX_TRIGGERS, shape_problems
 from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
-
-MAX_TRIGGERS = 100
 
 _DOCUMENT = frozenset({"dag", "triggers", "version", "timeout_seconds", "name", "description"})
 _DOCUMENT_EXTRAS = frozenset({"id", "metadata", "$schema"})

@@ -25,7 +25,7 @@ from specs.documents import (
     read_timeout,
 )
 from specs.edges import read_edges
-from specs.json_limits import MAX_EDGES, MAX_NODES, shape_problems
+from specs.json_limits import MAX_EDGES, MAX_NODES, MAX_TRIGGERS, shape_problems
 from specs.react_flow import NODE_FIELDS
 from specs.reading import Fields, Report, kind_of, shown
 from specs.wiring import Wiring
@@ -87,9 +87,10 @@ class _Graph:
         wired = read_edges(edges, document.at("edges"), self.steps, document.report)
         check_between(self.steps)
         nodes = Wiring(self.steps, wired, document.report).connect()
-        problems = document.report.finish()
         triggers = tuple(s.trigger for s in self.steps.values() if s.trigger is not None)
-        if problems:
+        if len(triggers) > MAX_TRIGGERS:
+            document.problem("nodes", "too_large", f"At most {MAX_TRIGGERS} can be triggers.")
+        if problems := document.report.finish():
             return Compiled(None, problems=problems)
         return Compiled(Plan(nodes, timeout=timeout), triggers)
 

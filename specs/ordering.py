@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 Graph = Mapping[str, Collection[str]]
@@ -62,28 +63,45 @@ def cycles(graph: Graph) -> list[list[str]]:
     return found
 
 
-def losers(join: str, graph: Graph, into: Graph, rank: Mapping[str, int]) -> tuple[str, ...]:
-    """The ancestors of `join` from which every path leads to it: they work for nothing else.
+@dataclass(slots=True)
+class Losers:
+    """Finds the ancestors of a join that work for nothing else.
 
-    The walk goes back no further than the last node that all paths to the join pass through:
-    that one has ended when the join fires, and so has whatever it waited for. `rank` is the place
-    of a node in a topological order.
+    `rank` is the place of a node in a topological order. `looks` is the budget of all searches
+    together: joins nested in each other make every search long. Nodes in `kept` are never lost.
     """
-    lost: dict[str, None] = {join: None}
-    seen = set(into[join])
-    heap = [(-rank[name], name) for name in seen]
-    heapify(heap)
-    rooted = False
-    while heap:
-        _, name = heappop(heap)
-        if not heap and not rooted:
-            break
-        rooted = rooted or not into[name]
-        if all(other in lost for other in graph[name]):
-            lost[name] = None
-        for other in into[name]:
-            if other not in seen:
-                seen.add(other)
-                heappush(heap, (-rank[other], other))
-    del lost[join]
-    return tuple(lost)
+
+    graph: Graph
+    into: Graph
+    rank: Mapping[str, int]
+    kept: Collection[str] = ()
+    looks: int = 150_000
+
+    def of(self, join: str) -> tuple[str, ...] | None:
+        """The nodes from which every path leads to `join`; None once the budget is spent.
+
+        The walk goes back no further than the last node that all paths to the join pass through:
+        that one has ended when the join fires, and so has whatever it waited for.
+        """
+        lost: dict[str, None] = {join: None}
+        seen = set(self.into[join])
+        heap = [(-self.rank[name], name) for name in seen]
+        heapify(heap)
+        rooted = False
+        while heap:
+            _, name = heappop(heap)
+            if not heap and not rooted:
+                break
+            sources, targets = self.into[name], self.graph[name]
+            self.looks -= len(sources) + len(targets)
+            if self.looks < 0:
+                return None
+            rooted = rooted or not sources
+            if name not in self.kept and all(other in lost for other in targets):
+                lost[name] = None
+            for other in sources:
+                if other not in seen:
+                    seen.add(other)
+                    heappush(heap, (-self.rank[other], other))
+        del lost[join]
+        return tuple(lost)

@@ -33,7 +33,7 @@ from permaflow.plan import (
 )
 from specs.documents import Step, round_trip
 from specs.edges import Edge
-from specs.ordering import cycles, losers, reverse, topological
+from specs.ordering import Losers, cycles, reverse, topological
 from specs.reading import Report, shown
 
 JOINING = ("logic_join", "logic_parallel")
@@ -65,16 +65,29 @@ class Wiring:
         jumps = {s.on_error.node for s in steps.values() if isinstance(s.on_error, Goto)}
         self._check_starts(into, jumps)
         rank = {name: at for at, name in enumerate(topological(graph))}
-        back = reverse(graph)
+        # What only a failure leads on from has a purpose of its own.
+        kept = forked - {edge.source for edge in self.edges if not edge.on_failure}
+        losers = Losers(graph, reverse(graph), rank, kept)
+        exhausted = False
         nodes: dict[str, Node] = {}
         for step in steps.values():
             if edges := into[step.id]:
                 when = self._join(step, edges, forked)
             else:
                 when = Never() if step.id in jumps else Always()
+            lost: tuple[str, ...] | None = ()
             # Among cycles there is no order to find losers by, and no plan either.
-            lost = isinstance(when, AtLeast) and len(rank) == len(steps)
-            nodes[step.id] = step.node(when, losers(step.id, graph, back, rank) if lost else ())
+            if isinstance(when, AtLeast) and len(rank) == len(steps):
+                lost = losers.of(step.id)
+            if lost is None and not exhausted:
+                exhausted = True
+                step.problem(
+                    "join",
+                    "too_large",
+                    "The joins before this one reach back over too many nodes; split the workflow, "
+                    'or let some of them wait for `"all"`.',
+                )
+            nodes[step.id] = step.node(when, lost or ())
         return nodes
 
     def _graph(self) -> dict[str, list[str]]:
