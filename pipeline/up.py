@@ -1,0 +1,248 @@
+"""`permaflow up`: every vertex on this machine, with embedded servers for what no URL is set for.
+
+::
+
+    nursery (imports) ──────────────────────────┐
+    PostgreSQL, NATS, Kafka, Valkey ─► migrate ─┴─► one process a vertex ─► ready
+
+A process that ends is started again, with growing pauses if it keeps ending; so is a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from permaflow.errors import PermaflowError, ServerError
+from pipeline.bootstrap import bootstrap
+from pipeline.embedded.stack import Stack
+from pipeline.nursery import Nursery
+from pipeline.ops import open_socket
+from pipeline.settings import Settings
+
+VERTICES = ("orchestrator", "runner", "ingest", "completion", "clock", "gateway")
+
+READY_WITHIN = 30.0
+STOP_WITHIN = 12.0
+_CALM = 10.0
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of a vertex. `port` is its ops port, 0 until it is ready."""
+
+    vertex: str
+    pid: int
+    born_at: float
+    port: int = 0
+
+
+@dataclass(slots=True)
+class Running:
+    """What `up` has started: the settings as they came out, and the processes."""
+
+    env: dict[str, str]
+    api_url: str
+    api_key: str
+    seconds: float
+    servers: Mapping[str, int]
+    processes: dict[int, Process] = field(default_factory=dict)
+
+
+class Up:
+    """The supervisor. `started_at` is when the command began, by the monotonic clock."""
+
+    def __init__(self, settings: Settings, nursery: Nursery, started_at: float) -> None:
+        self._started = started_at
+        self._nursery = nursery
+        self._settings = settings
+        self._processes: dict[int, Process] = {}
+        self._deaths: dict[str, int] = {}
+        self._failure: str | None = None
+        self._env: dict[str, str] = {}
+        self._stopping = False
+        self._changed = asyncio.Event()
+
+    async def run(
+        self, stopped: asyncio.Event, ready: Callable[[Running], object] | None = None
+    ) -> None:
+        """Start everything, call `ready`, and stop everything once `stopped` is set.
+
+        Raises `ServerError` with a sentence when something cannot be started.
+        """
+        settings = self._settings
+        given = {
+            "postgres": settings.database_url,
+            "nats": settings.nats_url,
+            "kafka": settings.kafka_bootstrap,
+            "valkey": settings.redis_url,
+        }
+        self._nursery.attach()
+        listening = asyncio.create_task(self._listen())
+        stack = Stack(settings.data_dir, urls={name: url for name, url in given.items() if url})
+        try:
+            async with stack:
+                env = self._env = await self._environment(stack.data_dir, _urls(stack))
+                for vertex in VERTICES:
+                    self._nursery.spawn(vertex, env)
+                await self._until_ready()
+                watching = asyncio.create_task(self._keep_servers(stack))
+                if ready is not None:
+                    ready(self._running(env, stack.pids))
+                await stopped.wait()
+                watching.cancel()
+                await self._stop()
+        finally:
+            listening.cancel()
+            self._nursery.close()
+
+    def _running(self, env: dict[str, str], pids: Mapping[str, int]) -> Running:
+        host, port = self._settings.http_host, env["PERMAFLOW_HTTP_PORT"]
+        return Running(
+            env,
+            f"http://{host}:{port}",
+            env["PERMAFLOW_API_KEY"],
+            time.monotonic() - self._started,
+            pids,
+            self._processes,
+        )
+
+    async def _environment(self, data_dir: Path, urls: dict[str, str]) -> dict[str, str]:
+        """The settings of the children: the URLs, and what must not change between two starts."""
+        settings = self._settings
+        keys = settings.encryption_keys.get_secret_value() or _kept(
+            data_dir / "encryption-key", _new_key
+        )
+        api_key = await bootstrap(urls["PERMAFLOW_DATABASE_URL"], data_dir / "api-key")
+        port = settings.http_port or _free_port(settings.http_host)
+        return {
+            **urls,
+            "PERMAFLOW_ENCRYPTION_KEYS": keys,
+            "PERMAFLOW_API_KEY": api_key,
+            "PERMAFLOW_HTTP_HOST": settings.http_host,
+            "PERMAFLOW_HTTP_PORT": str(port),
+            **self._given(),
+        }
+
+    def _given(self) -> dict[str, str]:
+        """Settings that a flag has set: children only see the environment."""
+        names = ("cdc_tables", "kafka_topics", "http_allow", "sources", "functions", "task_types")
+        more = ("stages", "log_level", "log_format")
+        return {
+            f"PERMAFLOW_{name.upper()}": str(getattr(self._settings, name))
+            for name in (*names, *more)
+        }
+
+    # --- processes --------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while (message := await self._nursery.message()) is not None:
+            match message:
+                case {"born": str(vertex), "pid": int(pid)}:
+                    self._processes[pid] = Process(vertex, pid, time.monotonic())
+                case {"ready": str(), "pid": int(pid), "port": int(port)}:
+                    if pid in self._processes:
+                        self._processes[pid].port = port
+                case {"failed": str(vertex), "error": str(error)}:
+                    self._failure = f"{vertex}: {error}"
+                case {"ended": int(pid)}:
+                    self._ended(pid)
+            self._changed.set()
+        self._failure = "The nursery of processes ended."
+        self._changed.set()
+
+    def _ended(self, pid: int) -> None:
+        process = self._processes.pop(pid, None)
+        if process is None or self._stopping or not self._env:
+            return
+        lived = time.monotonic() - process.born_at
+        deaths = self._deaths[process.vertex] = (
+            0 if lived > _CALM else self._deaths.get(process.vertex, 0) + 1
+        )
+        pause = 0.0 if deaths <= 1 else min(5.0, 0.1 * 2**deaths)
+        asyncio.get_running_loop().call_later(pause, self._respawn, process.vertex)
+
+    def _respawn(self, vertex: str) -> None:
+        if not self._stopping:
+            self._nursery.spawn(vertex, self._env)
+
+    async def _until_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN
+        while True:
+            ready = {p.vertex for p in self._processes.values() if p.port}
+            if ready.issuperset(VERTICES):
+                return
+            if self._failure is not None:
+                raise ServerError(self._failure)
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                missing = ", ".join(v for v in VERTICES if v not in ready)
+                raise ServerError(
+                    f"Not ready after {READY_WITHIN:g} s: {missing}. See the log above."
+                ) from None
+
+    async def _keep_servers(self, stack: Stack) -> None:
+        """Bring back a server that ended by itself."""
+        while True:
+            server = await stack.first_exit()
+            for pause in (0.0, 0.2, 1.0, 2.0, 5.0):
+                await asyncio.sleep(pause)
+                try:
+                    await server.restart()
+                    break
+                except PermaflowError:
+                    continue
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        for pid in list(self._processes):
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                self._processes.pop(pid, None)
+        deadline = time.monotonic() + STOP_WITHIN
+        while self._processes and time.monotonic() < deadline:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                break
+
+
+def _urls(stack: Stack) -> dict[str, str]:
+    found = {
+        "PERMAFLOW_DATABASE_URL": stack.database_url,
+        "PERMAFLOW_NATS_URL": stack.nats_url,
+        "PERMAFLOW_KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
+        "PERMAFLOW_REDIS_URL": stack.redis_url,
+    }
+    return {name: url or "" for name, url in found.items()}
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """The text of a file that only its owner reads; made the first time."""
+    if path.exists():
+        return path.read_text().strip()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        text = make()
+        file.write(text + "\n")
+    return text
+
+
+def _new_key() -> str:
+    return "up:" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _free_port(host: str) -> int:
+    with open_socket(host, 0) as listener:
+        return int(listener.getsockname()[1])
