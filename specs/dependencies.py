@@ -10,16 +10,15 @@ from permaflow.plan import (
     ROOT,
     STOP,
     Always,
-    Goto,
     Never,
     Outcome,
     When,
     mentions,
 )
 from specs.depends import DependsFault, parse_depends
-from specs.documents import Step, round_trip
+from specs.documents import Step, jumps_of, round_trip
 from specs.json_limits import MAX_EDGES
-from specs.ordering import cycles
+from specs.ordering import cycles, reverse, starts
 from specs.reading import Report, shown
 from specs.satisfiable import Ending, Search
 from specs.work import may_fail, ports_of
@@ -36,15 +35,16 @@ class Dependencies:
 
     def connect(self) -> dict[str, When]:
         """The `when` of every block; of use only without problems."""
-        steps = self.steps
-        jumps = {s.on_error.node for s in steps.values() if isinstance(s.on_error, Goto)}
-        for step in steps.values():
+        bare: list[Step] = []
+        for step in self.steps.values():
             text = step.fields.text("depends")
             if text is not None and text.strip():
                 self.whens[step.id] = self._parse(step, text)
             else:
-                self.whens[step.id] = self._start(step, step.id in jumps)
+                self.whens[step.id] = Always()
+                bare.append(step)
         sound = self._check_names()
+        self._start(bare, sound)
         self._check_cycles(sound)
         self._check_satisfiable(sound)
         return self.whens
@@ -71,26 +71,35 @@ class Dependencies:
     def _ports(self, name: str) -> tuple[str, ...]:
         return ports_of(self.steps[name].work) if name in self.steps else ()
 
-    def _start(self, step: Step, jumped_to: bool) -> When:
-        if step.id == self.entry:
-            return Always()
-        if jumped_to:
-            return Never()
-        if step.type == "meta_error":
-            step.problem(
-                "",
-                "unreachable",
-                f"Nothing leads to the error handler {shown(step.id)}; name it in the "
-                f"`on_error: goto:{step.id}` of a block, or remove it.",
-            )
-        elif step.scope == ROOT and self.entry is not None:
-            step.problem(
-                "",
-                "unreachable",
-                f"{shown(step.id)} depends on nothing and is not the entrypoint, so it would "
-                "never run; give it `depends`, or remove it.",
-            )
-        return Always()
+    def _start(self, bare: list[Step], sound: dict[str, When]) -> None:
+        """Decides which of the blocks that depend on nothing start; the others wait for a jump."""
+        back = {name: mentions(sound[name]) if name in sound else () for name in self.steps}
+        jumps = jumps_of(self.steps)
+
+        def may_start(name: str) -> bool:
+            step = self.steps[name]
+            return name == self.entry or (step.scope != ROOT and step.type != "meta_error")
+
+        entries, reached = starts(reverse(back), back, jumps, may_start)
+        targets = set(jumps.values())
+        for step in bare:
+            if step.id in entries or step.id == self.entry:
+                continue
+            self.whens[step.id] = sound[step.id] = Never()
+            if step.type == "meta_error" and step.id not in targets:
+                step.problem(
+                    "",
+                    "unreachable",
+                    f"Nothing leads to the error handler {shown(step.id)}; name it in the "
+                    f"`on_error: goto:{step.id}` of a block, or remove it.",
+                )
+            elif step.id not in reached and step.id not in targets and self.entry is not None:
+                step.problem(
+                    "",
+                    "unreachable",
+                    f"{shown(step.id)} depends on nothing and is not the entrypoint, so it would "
+                    "never run; give it `depends`, or remove it.",
+                )
 
     def _check_names(self) -> dict[str, When]:
         """The `depends` that speak only of blocks around them."""

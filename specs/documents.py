@@ -302,6 +302,15 @@ def _check_path(
         )
 
 
+def jumps_of(steps: Mapping[str, Step]) -> dict[str, str]:
+    """Step → the step that its failure goes to, where there is one."""
+    return {
+        step.id: step.on_error.node
+        for step in steps.values()
+        if isinstance(step.on_error, Goto) and step.on_error.node in steps
+    }
+
+
 def round_trip(ring: list[str]) -> str:
     """A cycle in words; of a long one, the ends."""
     names = [*ring, ring[0]]

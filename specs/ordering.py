@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -61,6 +61,35 @@ def cycles(graph: Graph) -> list[list[str]]:
                 path.append(step)
                 stack.append((step, iter(graph[step])))
     return found
+
+
+def starts(
+    graph: Graph, into: Graph, jumps: Mapping[str, str], may_start: Callable[[str], bool]
+) -> tuple[set[str], set[str]]:
+    """The nodes that start by themselves, and all that is reached from them.
+
+    Those start that no edge leads to, unless a jump does (`jumps`: node → where it may jump to):
+    then the node waits for the jump, if what jumps is reached without it. A node that only jumps
+    back to itself, or that its own followers jump back to, starts.
+    """
+    entries: set[str] = set()
+    reached: set[str] = set()
+    targets = set(jumps.values())
+    roots = [name for name in graph if not into[name] and may_start(name)]
+    for name in sorted(roots, key=targets.__contains__):
+        if name in reached:
+            continue
+        entries.add(name)
+        reached.add(name)
+        stack = [name]
+        while stack:
+            here = stack.pop()
+            others = [*graph[here], jumps[here]] if here in jumps else graph[here]
+            for other in others:
+                if other not in reached:
+                    reached.add(other)
+                    stack.append(other)
+    return entries, reached
 
 
 @dataclass(slots=True)

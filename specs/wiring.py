@@ -23,7 +23,6 @@ from permaflow.plan import (
     TAKEN,
     Always,
     AtLeast,
-    Goto,
     Never,
     Node,
     Ref,
@@ -31,9 +30,9 @@ from permaflow.plan import (
     Trigger,
     When,
 )
-from specs.documents import Step, round_trip
+from specs.documents import Step, jumps_of, round_trip
 from specs.edges import Edge
-from specs.ordering import Losers, cycles, reverse, topological
+from specs.ordering import Graph, Losers, cycles, reverse, starts, topological
 from specs.reading import Report, shown
 
 JOINING = ("logic_join", "logic_parallel")
@@ -62,19 +61,19 @@ class Wiring:
         for name in forked:
             if steps[name].on_error is STOP:
                 steps[name].on_error = CONTINUE
-        jumps = {s.on_error.node for s in steps.values() if isinstance(s.on_error, Goto)}
-        self._check_starts(into, jumps)
+        back = reverse(graph)
+        entries = self._entries(graph, back)
         rank = {name: at for at, name in enumerate(topological(graph))}
         # What only a failure leads on from has a purpose of its own.
         kept = forked - {edge.source for edge in self.edges if not edge.on_failure}
-        losers = Losers(graph, reverse(graph), rank, kept)
+        losers = Losers(graph, back, rank, kept)
         exhausted = False
         nodes: dict[str, Node] = {}
         for step in steps.values():
             if edges := into[step.id]:
                 when = self._join(step, edges, forked)
             else:
-                when = Never() if step.id in jumps else Always()
+                when = Always() if step.id in entries else Never()
             lost: tuple[str, ...] | None = ()
             # Among cycles there is no order to find losers by, and no plan either.
             if isinstance(when, AtLeast) and len(rank) == len(steps):
@@ -102,34 +101,47 @@ class Wiring:
             into[edge.target].append(edge)
         return into
 
-    def _check_starts(self, into: Mapping[str, list[Edge]], jumps: set[str]) -> None:
-        triggered = any(isinstance(step.work, Trigger) for step in self.steps.values())
-        for step in self.steps.values():
-            edges = into[step.id]
+    def _entries(self, graph: Graph, back: Graph) -> set[str]:
+        """The nodes that start by themselves; reports those that nothing leads to."""
+        steps = self.steps
+        triggered = any(isinstance(step.work, Trigger) for step in steps.values())
+
+        def may_start(name: str) -> bool:
+            step = steps[name]
+            return step.type != "meta_error" and (
+                isinstance(step.work, Trigger) or step.scope != ROOT or not triggered
+            )
+
+        jumps = jumps_of(steps)
+        entries, reached = starts(graph, back, jumps, may_start)
+        targets = set(jumps.values())
+        for step in steps.values():
             if step.type == "meta_error":
-                if edges:
-                    self.report.add(
-                        edges[0].pointer,
-                        "bad_edge",
-                        f"No edge may lead to the error handler {shown(step.id)}; it is reached "
-                        f"by `on_error: goto:{step.id}`.",
-                    )
-                elif step.id not in jumps:
-                    step.problem(
-                        "",
-                        "unreachable",
-                        f"Nothing leads to the error handler {shown(step.id)}; name it in the "
-                        f"`on_error: goto:{step.id}` of a step, or remove it.",
-                    )
-            elif edges or step.id in jumps or step.scope != ROOT or not triggered:
-                continue
-            elif not isinstance(step.work, Trigger):
+                self._check_handler(step, bool(back[step.id]), step.id in targets)
+            elif not back[step.id] and step.id not in reached:
                 step.problem(
                     "",
                     "unreachable",
                     f"Nothing leads to {shown(step.id)}; draw an edge to it from a trigger or "
                     "another node, or remove it.",
                 )
+        return entries
+
+    def _check_handler(self, step: Step, has_edges: bool, is_target: bool) -> None:
+        if has_edges:
+            step.problem(
+                "",
+                "bad_edge",
+                f"No edge may lead to the error handler {shown(step.id)}; it is reached by "
+                f"`on_error: goto:{step.id}`. Remove the edge.",
+            )
+        elif not is_target:
+            step.problem(
+                "",
+                "unreachable",
+                f"Nothing leads to the error handler {shown(step.id)}; name it in the "
+                f"`on_error: goto:{step.id}` of a step, or remove it.",
+            )
 
     def _join(self, step: Step, edges: list[Edge], forked: set[str]) -> When:
         terms = tuple(self._ref(edge, forked) for edge in edges)
