@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -54,6 +54,10 @@ class Source(Protocol):
     @property
     def kind(self) -> str:
         """Part of the identity of its events: `postgres`, `kafka`."""
+        ...
+
+    async def watch(self, objects: Iterable[str]) -> None:
+        """These are the objects that active triggers name."""
         ...
 
     def batches(self) -> AsyncIterator[Changes]: ...
@@ -92,11 +96,11 @@ class Ingest:
         unlisten = await self._bus.listen(WORKFLOWS, lambda _subject, _data: self._reload())
         readers = [asyncio.create_task(self._read(source)) for source in self._sources]
         await self._stopping.wait()
-        for source in self._sources:
-            await source.close()
-        await asyncio.wait(readers, timeout=5) if readers else None
         for reader in readers:
             reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        for source in self._sources:
+            await source.close()
         await unlisten()
 
     async def stop(self) -> None:
@@ -119,6 +123,8 @@ class Ingest:
             ),
         )
         log.info(telemetry.TRIGGERS_LOADED, count=len(found))
+        for source in self._sources:
+            await source.watch(self._active.index.objects())
 
     # --- a source ---------------------------------------------------------------------------------
 

@@ -49,7 +49,9 @@ class Settings(BaseSettings):
 
     # Sources of changes
     cdc_tables: str = Field(
-        "", description="Tables of the database to watch, `schema.table`, comma-separated."
+        "",
+        description="Tables of the database to watch, `schema.table`, comma-separated; `auto` "
+        "watches every table that an active trigger names. `up` has `auto`.",
     )
     cdc_slot: str = Field("permaflow", description="Name of the replication slot and publication.")
     kafka_topics: str = Field("", description="Debezium topics to read, comma-separated.")

@@ -135,10 +135,11 @@ class Up:
         """Settings that a flag has set: children only see the environment."""
         names = ("cdc_tables", "kafka_topics", "http_allow", "sources", "functions", "task_types")
         more = ("stages", "log_level", "log_format")
-        return {
+        given = {
             f"PERMAFLOW_{name.upper()}": str(getattr(self._settings, name))
             for name in (*names, *more)
         }
+        return {**given, "PERMAFLOW_CDC_TABLES": self._settings.cdc_tables or "auto"}
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class Up:
 
 def _urls(stack: Stack) -> dict[str, str]:
     found = {
-        "PERMAFLOW_DATABASE_URL": stack.database_url,
+        "PERMAFLOW_DATABASE_URL": stack.database_socket_url or stack.database_url,
         "PERMAFLOW_NATS_URL": stack.nats_url,
         "PERMAFLOW_KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
         "PERMAFLOW_REDIS_URL": stack.redis_url,
