@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -44,6 +45,7 @@ OLDEST_VERSION = 15
 _CONFIGURE = query("session.configure")
 _SET_ORG = query("session.set_org")
 _ATTEMPTS = 5
+_CONNECT_EVERY = 0.05
 _LASTING = {
     "fsync": ("on",),
     "full_page_writes": ("on",),
@@ -72,14 +74,15 @@ class Database:
             "statement_timeout": f"{statement_timeout // timedelta(milliseconds=1)}ms",
             "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
         }
-        self._refused: SettingsError | None = None
+        self._url = url
+        self._options: dict[str, Any] = {
+            "autocommit": True,
+            "application_name": application_name,
+            "prepare_threshold": prepare_threshold,
+        }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            kwargs={
-                "autocommit": True,
-                "application_name": application_name,
-                "prepare_threshold": prepare_threshold,
-            },
+            kwargs=self._options,
             configure=self._configure,
             min_size=1,
             max_size=size,
@@ -88,15 +91,33 @@ class Database:
         )
 
     async def open(self, timeout: timedelta = timedelta(seconds=10)) -> None:
-        """Connects. Raises `SettingsError` where the server is too old or forgets commits."""
+        """Connects, and waits for a server that is starting.
+
+        Raises `SettingsError` where the server is too old or forgets what it has confirmed, and
+        `StoreUnavailableError` after `timeout`.
+        """
+        end = time.monotonic() + timeout.total_seconds()
+        while not await self._is_sound(time.monotonic() >= end):  # noqa: ASYNC110 - a server
+            await asyncio.sleep(_CONNECT_EVERY)
         with store_errors():
-            try:
-                await self._pool.open(wait=True, timeout=timeout.total_seconds())
-            except psycopg.Error:
-                await self._pool.close()
-                if self._refused is not None:
-                    raise self._refused from None
-                raise
+            await self._pool.open(wait=True, timeout=timeout.total_seconds())
+
+    async def _is_sound(self, is_last: bool) -> bool:
+        """Looks at the server through a connection of its own: a pool hides why it fails."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._url, **self._options)
+        except psycopg.Error as error:
+            # Without a SQLSTATE nobody answered; with 57P03 the server is starting.
+            if is_last or error.sqlstate not in (None, "57P03"):
+                raise translate(error) from error
+            return False
+        with store_errors():
+            async with connection, connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(_CONFIGURE, self._session)
+                refused = refusal(await cursor.fetchone() or {})
+        if refused is not None:
+            raise refused
+        return True
 
     async def close(self) -> None:
         await self._pool.close()
@@ -115,12 +136,7 @@ class Database:
 
     async def _configure(self, connection: Connection) -> None:
         use_orjson(connection)
-        async with connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(_CONFIGURE, self._session)
-            found = await cursor.fetchone() or {}
-        self._refused = refusal(found)
-        if self._refused is not None:
-            raise self._refused
+        await connection.execute(_CONFIGURE, self._session)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -168,5 +168,6 @@ async def _apply(session: Session, migration: Migration) -> None:
             await session.execute(text)
             await session.execute(_ADD, note)
     except psycopg.Error as error:
+        said = error.diag.message_primary or str(error)
         hint = f" {error.diag.message_hint}" if error.diag.message_hint else ""
-        raise StoreError(f"Migration {migration.version} failed: {error}.{hint}") from error
+        raise StoreError(f"Migration {migration.version} failed: {said}.{hint}") from error
