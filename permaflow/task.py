@@ -113,14 +113,18 @@ class Records(Protocol):
 
 
 class Tables(Protocol):
-    """Rows of a configured PostgreSQL. Raises `ConnectorError`, and `InputError` for a bad name.
+    """Rows of a configured PostgreSQL, as objects: column → value.
 
-    `key` makes a write happen once: it is kept in the target in the same transaction.
+    `table` is `name` or `schema.name`; `match` finds rows by equality, null matches null. Raises
+    `ConnectorError`, and `InputError` for a name or value that cannot be. `key` makes a write
+    happen once: it is kept in the target in the same transaction, and a write with a key that is
+    there already changes nothing and gives back what the first one gave.
     """
 
     async def create(
         self, source: str, table: str, values: Mapping[str, Json], *, key: str
     ) -> Json: ...
+    async def get(self, source: str, table: str, match: Mapping[str, Json]) -> Json | None: ...
     async def update(
         self,
         source: str,
@@ -129,10 +133,10 @@ class Tables(Protocol):
         values: Mapping[str, Json],
         *,
         key: str,
-    ) -> Json: ...
+    ) -> list[Json]: ...
     async def delete(
         self, source: str, table: str, match: Mapping[str, Json], *, key: str
-    ) -> Json: ...
+    ) -> list[Json]: ...
 
 
 class Functions(Protocol):

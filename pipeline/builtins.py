@@ -8,6 +8,7 @@ from pipeline.settings import Settings, split
 
 TASK_TYPES = {
     "action_http": "stages.http:task_type",
+    "action_record": "stages.record:task_type",
     "code_function": "stages.code:task_type",
 }
 
