@@ -1,0 +1,158 @@
+"""What a source of changes keeps in a PostgreSQL database, and what it looks up there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from connectors.pg_values import Types
+from connectors.pgoutput import Relation
+from permaflow.errors import ConnectorError
+
+_PARTS = re.split(
+    r"^-- name: *(\w+)\n--.*\n",
+    Path(__file__).with_name("queries").joinpath("postgres_cdc.sql").read_text(encoding="utf-8"),
+    flags=re.MULTILINE,
+)
+_QUERIES: dict[str, LiteralString] = {
+    name: cast(Any, text).strip().rstrip(";")
+    for name, text in zip(_PARTS[1::2], _PARTS[2::2], strict=True)
+}
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
+
+Session = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class SlotLostError(ConnectorError):
+    """The replication slot is gone, and with it the changes since it was last read."""
+
+    code = "slot_lost"
+    retryable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """`conninfo` needs a role that may replicate, and that owns the tables it shall publish."""
+
+    conninfo: str
+    slot: str
+    publication: str
+
+    def __post_init__(self) -> None:
+        for name in (self.slot, self.publication):
+            if not _NAME.fullmatch(name):
+                raise ConnectorError(
+                    f"{name!r} cannot name a slot or a publication: use up to 63 lower-case "
+                    "letters, digits and underscores."
+                )
+
+    async def ensure_slot(self, *, expected: bool) -> None:
+        """Make publication and slot if they are not there.
+
+        With `expected`, changes were read before: a slot that is missing or has lost its WAL then
+        raises SlotLostError, since a new one would silently leave out what happened meanwhile.
+        """
+        async with self._session() as session:
+            (level, _), *_ = await _rows(session, "wal_level")
+            if level != "logical":
+                raise ConnectorError(
+                    f"The database writes wal_level={level}, which tells nothing of rows. Set "
+                    "wal_level = logical in postgresql.conf and restart the server."
+                )
+            if not await _rows(session, "publication", self.publication):
+                await self._publish_nothing(session)
+            found = await _rows(session, "slot", self.slot)
+            if found:
+                self._check_slot(*found[0])
+                return
+            if expected:
+                raise SlotLostError(
+                    f"The replication slot {self.slot!r} is gone; changes since it was last read "
+                    "are lost. Start the source anew to go on from now."
+                )
+            try:
+                await _rows(session, "create_slot", self.slot)
+            except psycopg.errors.DuplicateObject:
+                pass  # Another process was faster.
+
+    def _check_slot(self, plugin: str, here: bool, wal: str | None, _: int | None) -> None:
+        if plugin != "pgoutput" or not here:
+            raise ConnectorError(
+                f"The replication slot {self.slot!r} belongs to something else (plug-in {plugin}, "
+                f"{'this' if here else 'another'} database). Choose another name for the slot."
+            )
+        if wal == "lost":
+            raise SlotLostError(
+                f"The replication slot {self.slot!r} was not read for so long that the server "
+                "removed its WAL (max_slot_wal_keep_size); changes are lost. Drop the slot and "
+                "start the source anew to go on from now."
+            )
+
+    async def _publish_nothing(self, session: Session) -> None:
+        try:
+            await self._run(session, "create_publication")
+        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            pass  # Another process was faster.
+
+    async def publish(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Publish exactly the tables with these names; gives the names that are no tables."""
+        wanted = sorted(set(names))
+        async with self._session() as session:
+            if not await _rows(session, "publication", self.publication):
+                await self._publish_nothing(session)
+            found = await _rows(session, "find_tables", wanted)
+            tables = {(schema, table) for _, schema, table in found}
+            published = set(await _rows(session, "published", self.publication))
+            if tables != published:
+                await self._set_tables(session, tables)
+        known = {name for name, _, _ in found}
+        return tuple(name for name in wanted if name not in known)
+
+    async def _set_tables(self, session: Session, tables: set[tuple[Any, ...]]) -> None:
+        if tables:
+            names = (sql.Identifier(schema, table) for schema, table in sorted(tables))
+            await self._run(session, "set_tables", tables=sql.SQL(", ").join(names))
+            return
+        async with session.transaction():
+            await self._run(session, "drop_publication")
+            await self._run(session, "create_publication")
+
+    async def drop(self) -> None:
+        """Take slot and publication away: the server keeps nothing for this source any more."""
+        async with self._session() as session:
+            await _rows(session, "drop_slot", self.slot)
+            await self._run(session, "drop_publication")
+
+    async def complete(self, relation: Relation, types: Types) -> None:
+        """Learn what the stream does not tell of a table: new types, and the key behind FULL."""
+        unknown = types.unknown(relation.types)
+        if not unknown and not relation.full:
+            return
+        async with self._session() as session:
+            if unknown:
+                types.learn(cast(Any, await _rows(session, "types", unknown)))
+            if relation.full:
+                names = [name for (name,) in await _rows(session, "key_columns", relation.id)]
+                relation.key = tuple(name for name in names if name in relation.columns)
+
+    async def _run(self, session: Session, name: str, **parts: sql.Composable) -> None:
+        names = {"publication": sql.Identifier(self.publication), **parts}
+        wanted = {k: v for k, v in names.items() if f"{{{k}}}" in _QUERIES[name]}
+        await session.execute(sql.SQL(_QUERIES[name]).format(**wanted))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as session:
+            yield session
+
+
+async def _rows(session: Session, name: str, *values: object) -> list[tuple[Any, ...]]:
+    cursor = await session.execute(_QUERIES[name], values)
+    return await cursor.fetchall()
