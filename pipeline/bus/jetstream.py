@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from itertools import count
 
-from permaflow.errors import BusError
+from permaflow.errors import BusError, BusUnavailableError
 from pipeline import telemetry
 from pipeline.bus import subjects
 from pipeline.bus.beats import Beats
@@ -115,6 +115,10 @@ class JetStreamBus:
 
         async def stop() -> None:
             self.link.unsubscribe(sid)
+            try:
+                await self.link.flushed()
+            except BusUnavailableError:
+                pass  # nobody rings any more
 
         return stop
 

@@ -25,8 +25,9 @@ LIMIT = 100_000
 """Messages kept for a receipt, under way or waiting; a send beyond that fails at once."""
 SWEEP_EVERY = 0.25
 TRY_AGAIN = 0.05
-BUSY = frozenset({429, 503})
-"""Codes of JetStream that mean: not now."""
+TOO_MANY_REQUESTS = 429
+NOT_NOW = frozenset({10008, 10009})
+"""JetStream's error codes for "no leader" and "no quorum", which pass."""
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class Publisher:
     def _refused(self, number: int, sent: _Sent, data: bytes) -> None:
         error = json.loads(data)["error"]
         sent.reason = str(error.get("description", "refused"))
-        if error.get("code") in BUSY:
+        if error.get("code") == TOO_MANY_REQUESTS or error.get("err_code") in NOT_NOW:
             self.link.loop.call_later(TRY_AGAIN, self._write_again, number)
         else:
             self._fail(number, BusError(f"JetStream refused a message: {sent.reason}."))
