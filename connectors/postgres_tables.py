@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -70,6 +71,17 @@ class PostgresTables:
         self._sources = {
             name: _Source(url, statement_timeout, connections) for name, url in sources.items()
         }
+
+    async def __aenter__(self) -> PostgresTables:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         for source in self._sources.values():

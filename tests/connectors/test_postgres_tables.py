@@ -60,9 +60,8 @@ async def connection(empty_database_url):
 
 @pytest.fixture
 async def tables(connection, empty_database_url):
-    made = PostgresTables({"shop": empty_database_url}, row_limit=5)
-    yield made
-    await made.aclose()
+    async with PostgresTables({"shop": empty_database_url}, row_limit=5) as made:
+        yield made
 
 
 async def rows(connection, query):
