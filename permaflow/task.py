@@ -150,7 +150,7 @@ class TaskContext:
     """All that a task may need from the world.
 
     `idempotency_key` is the same for every delivery of the same attempt; `step_key` is the same
-    for all attempts of the step. `deadline` is the loop time at which the attempt times out.
+    for all attempts of the step, until a goto opens it again.
     """
 
     org: str

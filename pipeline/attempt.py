@@ -115,7 +115,8 @@ def failed(
 
 
 def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
-    step_key = f"{dispatch.run_id}:{dispatch.scope}:{dispatch.node}"
+    visit = f"@{dispatch.visit}" if dispatch.visit else ""
+    step_key = f"{dispatch.run_id}:{dispatch.scope}:{dispatch.node}{visit}"
     return TaskContext(
         org,
         dispatch.run_id,

@@ -50,6 +50,7 @@ class Outbox:
             timeout,
             config_ref,
             nudge,
+            effect.visit,
         )
         self._groups[effect.stage, org, batch].append((wire, len(config) + _OVERHEAD))
 

@@ -17,7 +17,8 @@ VERSION = 1
 class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Do this attempt of this step. `config` is rendered; `config_ref` names it when it is large.
 
-    `timeout` is in seconds. `nudge` is above 0 when it was published again on purpose.
+    `timeout` is in seconds. `nudge` is above 0 when it was published again on purpose. `visit`
+    counts how often a goto has opened the node again.
     """
 
     run_id: UUID
@@ -29,6 +30,7 @@ class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     timeout: float
     config_ref: UUID | None = None
     nudge: int = 0
+    visit: int = 0
 
 
 class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):

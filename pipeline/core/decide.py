@@ -347,8 +347,9 @@ class _Turn:
         assert isinstance(node.work, Task)
         config = self.run.program.renderers[node.id](scope.context)
         timeout = node.timeout.total_seconds() if node.timeout is not None else None
+        visit = scope.node(node.id).visits
         self.effects.append(
-            Dispatch(scope.id, node.id, attempt, node.work.stage, node.type, config, timeout)
+            Dispatch(scope.id, node.id, attempt, node.work.stage, node.type, config, timeout, visit)
         )
 
     # --- failures ---------------------------------------------------------------------------------

@@ -10,7 +10,10 @@ from pipeline.core.entries import Entry
 
 
 class Dispatch(NamedTuple):
-    """Send this attempt to the runners of `stage`. `timeout` in seconds; None is the default."""
+    """Send this attempt to the runners of `stage`. `timeout` in seconds; None is the default.
+
+    `visit` counts how often a goto has opened the node again.
+    """
 
     scope: str
     node: str
@@ -19,6 +22,7 @@ class Dispatch(NamedTuple):
     type: str
     config: Json
     timeout: float | None
+    visit: int = 0
 
 
 class SetTimer(NamedTuple):
