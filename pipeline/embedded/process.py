@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.embedded.accounts import Account
@@ -24,11 +24,15 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a server is started; `account` None means as the present user."""
+    """How a server is started; `account` None means as the present user.
+
+    `variables` come on top of the bare environment that every server gets.
+    """
 
     argv: tuple[str, ...]
     cwd: Path
     account: Account | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def spawn(launch: Launch, log: Path, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
@@ -46,7 +50,7 @@ def spawn(launch: Launch, log: Path, death_signal: signal.Signals) -> subprocess
         return subprocess.Popen(
             launch.argv,
             cwd=launch.cwd,
-            env=environment(),
+            env={**environment(), **launch.variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
