@@ -110,19 +110,16 @@ class Catalog:
             found = await _rows(session, "find_tables", wanted)
             tables = {(schema, table) for _, schema, table in found}
             published = set(await _rows(session, "published", self.publication))
-            if tables != published:
-                await self._set_tables(session, tables)
+            if tables and tables != published:
+                await self._name_tables(session, "set_tables", tables)
+            elif published and not tables:
+                await self._name_tables(session, "drop_tables", published)
         known = {name for name, _, _ in found}
         return tuple(name for name in wanted if name not in known)
 
-    async def _set_tables(self, session: Session, tables: set[tuple[Any, ...]]) -> None:
-        if tables:
-            names = (sql.Identifier(schema, table) for schema, table in sorted(tables))
-            await self._run(session, "set_tables", tables=sql.SQL(", ").join(names))
-            return
-        async with session.transaction():
-            await self._run(session, "drop_publication")
-            await self._run(session, "create_publication")
+    async def _name_tables(self, session: Session, query: str, tables: set[Any]) -> None:
+        names = (sql.Identifier(schema, table) for schema, table in sorted(tables))
+        await self._run(session, query, tables=sql.SQL(", ").join(names))
 
     async def drop(self) -> None:
         """Take slot and publication away: the server keeps nothing for this source any more."""

@@ -97,6 +97,14 @@ class PostgresSource:
         """Bytes of log that the server has read for us and that are not confirmed."""
         return max(0, self._server - self._confirmed)
 
+    async def prepare(self) -> None:
+        """Make slot and publication if they are not there: changes count from here on.
+
+        `batches` does this too. Raises ConnectorError; SlotLostError if the slot should be there.
+        """
+        with _connector_errors():
+            await self._catalog.ensure_slot(expected=self._began)
+
     async def ensure_publication(self, tables: Iterable[str]) -> tuple[str, ...]:
         """Read exactly these tables from now on, `name` or `schema.name`; gives the unknown ones.
 

@@ -37,8 +37,12 @@ create publication {publication};
 -- Publish exactly these tables.
 alter publication {publication} set table {tables};
 
+-- name: drop_tables
+-- Publish these tables no longer; `set table` cannot leave none.
+alter publication {publication} drop table {tables};
+
 -- name: drop_publication
--- Also what makes a publication empty: the last table cannot be taken out by `set table`.
+-- The end of a source.
 drop publication if exists {publication};
 
 -- name: find_tables
