@@ -153,16 +153,16 @@ class Database:
                 await connection.execute(_SET_ORG, {"org": str(org)})
             yield connection
 
-    async def run(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work(connection, …)` answers, in one transaction that sees every organisation."""
         return await self._run(None, work, *args, **kwargs)
 
-    async def run_as(self, org: UUID, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_as(self, org: UUID, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as the gateway's role: sees and changes rows of this organisation only."""
         return await self._run(org, work, *args, **kwargs)
 
     async def _run(
-        self, org: UUID | None, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
+        self, org: UUID | None, work: Work[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             begun = False

@@ -28,6 +28,8 @@ _UPDATE = query("records.update")
 _DELETE = query("records.delete")
 _LIST = query("records.list")
 
+_LONGEST_NAME = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -63,8 +65,12 @@ async def create(
 
     Raises `InputError` for what cannot be stored.
     """
-    if not object_name or record_id == "":
-        raise InputError("A record needs the name of its object, and its id must not be empty.")
+    for name in (object_name, record_id):
+        if name is not None and not 1 <= len(name) <= _LONGEST_NAME:
+            raise InputError(
+                f"The name of an object and the id of a record have 1 to {_LONGEST_NAME} "
+                f"characters, not {len(name)}."
+            )
     wanted = str(uuid7()) if record_id is None else record_id
     values = _key(org, object_name, wanted) | {"data": _text(data)}
     made = await one(connection, Record, _INSERT, values)

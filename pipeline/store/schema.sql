@@ -398,6 +398,7 @@ declare
   child text;
   id_column text;
 begin
+  perform pg_advisory_xact_lock(7102318955102209);
   for month in 1..months loop
     upper_at := lower_at + interval '1 month';
     foreach parent in array array['run', 'journal', 'payload'] loop
@@ -432,6 +433,7 @@ declare
   parent text;
   upper_at timestamptz;
 begin
+  perform pg_advisory_xact_lock(7102318955102209);
   if not pg_has_role(current_user, 'permaflow_engine', 'usage') then
     raise exception 'the owner % sees no runs', current_user
       using hint = format('grant permaflow_engine to %I', current_user);

@@ -110,7 +110,7 @@ def _head(key_id: str) -> bytes:
 
 def _parse(stored: bytes) -> tuple[str, bytes]:
     start = len(_VERSION) + 1
-    if not stored.startswith(_VERSION) or len(stored) < start + stored[len(_VERSION)] + _NONCE:
+    end = start + stored[len(_VERSION)] if len(stored) >= start else start
+    if not stored.startswith(_VERSION) or len(stored) < end + _NONCE:
         raise SettingsError("A stored secret is not in the form of this version of Permaflow.")
-    head = stored[: start + stored[len(_VERSION)]]
-    return head[start:].decode(errors="replace"), head
+    return stored[start:end].decode(errors="replace"), stored[:end]
