@@ -70,8 +70,10 @@ class Wiring:
         exhausted = False
         nodes: dict[str, Node] = {}
         for step in steps.values():
-            if edges := into[step.id]:
-                when = self._join(step, edges, forked)
+            edges = into[step.id]
+            need = read_join(step, len(edges))
+            if edges:
+                when = self._join(step, edges, need, forked)
             else:
                 when = Always() if step.id in entries else Never()
             lost: tuple[str, ...] | None = ()
@@ -143,9 +145,8 @@ class Wiring:
                 f"`on_error: goto:{step.id}` of a step, or remove it.",
             )
 
-    def _join(self, step: Step, edges: list[Edge], forked: set[str]) -> When:
+    def _join(self, step: Step, edges: list[Edge], need: int | None, forked: set[str]) -> When:
         terms = tuple(self._ref(edge, forked) for edge in edges)
-        need = read_join(step, len(edges))
         if need is None:
             return terms[0] if len(terms) == 1 else Settled(terms)
         most = self._most_taken(edges)
