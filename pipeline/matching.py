@@ -11,14 +11,13 @@ decides: `skip` (the default), `fire`, or `error`.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from permaflow.changes import DELETED, EVENTS, UNAVAILABLE, ChangeRecord
+from permaflow.changes import EVENTS, UNAVAILABLE, ChangeRecord
 from permaflow.plan import MISSING, Condition, Json, TriggerSpec
 from specs.conditions import Test, compile_tests
 from specs.paths import walk
@@ -42,24 +41,13 @@ class ActiveTrigger:
     since: int = 0
 
 
-def event_key(
-    org: str, workflow_id: str, trigger_node: str, source_kind: str, event_id: str
-) -> bytes:
-    """What makes an event of a trigger unique for ever; no two different events share it."""
-    digest = hashlib.sha256()
-    for part in (org, workflow_id, trigger_node, source_kind, event_id):
-        raw = part.encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.digest()
-
-
 class TriggerIndex:
     """All active record triggers; triggers of other kinds are passed over."""
 
     def __init__(self, triggers: Iterable[ActiveTrigger] = ()) -> None:
-        self._groups: dict[tuple[str, str, str], _Group] = {}
+        self._groups: dict[tuple[str, str], _Group] = {}
         self._undo: dict[str, list[Callable[[], None]]] = {}
-        self._objects: dict[str, dict[str, int]] = {}
+        self._active: dict[str, list[ActiveTrigger]] = {}
         self._order = 0
         for trigger in triggers:
             self.add(trigger)
@@ -70,7 +58,7 @@ class TriggerIndex:
 
     def objects(self) -> frozenset[str]:
         """The objects that triggers name, as written."""
-        return frozenset(name for names in self._objects.values() for name in names)
+        return frozenset(a.trigger.object for here in self._active.values() for a in here)
 
     def add(self, active: ActiveTrigger) -> None:
         """A workflow may have several; to replace them, `remove` the workflow first."""
@@ -80,22 +68,36 @@ class TriggerIndex:
         self._order += 1
         entry = _Entry(active, self._order)
         undo = self._undo.setdefault(active.workflow_id, [])
-        self._objects.setdefault(active.workflow_id, {})[spec.object] = 1
-        for event in spec.events or EVENTS:
-            # A change that belongs to no organisation is there for all of them.
-            for org in {active.org, ""}:
-                key = (org, spec.object, event)
-                group = self._groups.get(key)
-                if group is None:
-                    group = self._groups[key] = _Group()
-                undo.extend(group.add(entry, event))
-                undo.append(partial(self._drop_if_empty, key))
+        self._active.setdefault(active.workflow_id, []).append(active)
+        # A change that belongs to no organisation is there for all of them.
+        for org in {active.org, ""}:
+            key = (org, spec.object)
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = _Group()
+            undo.extend(group.add(entry))
+            undo.append(partial(self._drop_if_empty, key))
 
     def remove(self, workflow_id: str) -> None:
         """Take out all triggers of a workflow; one that has none is fine."""
-        self._objects.pop(workflow_id, None)
+        self._active.pop(workflow_id, None)
         for undo in self._undo.pop(workflow_id, ()):
             undo()
+
+    def replace(self, triggers: Iterable[ActiveTrigger]) -> None:
+        """Make these the triggers; costs little where they are those that are here already."""
+        wanted: dict[str, list[ActiveTrigger]] = {}
+        for active in triggers:
+            if active.trigger.kind == "record":
+                wanted.setdefault(active.workflow_id, []).append(active)
+        for workflow_id in self._active.keys() - wanted.keys():
+            self.remove(workflow_id)
+        for workflow_id, actives in wanted.items():
+            here = self._active.get(workflow_id)
+            if here is None or not _same(here, actives):
+                self.remove(workflow_id)
+                for active in actives:
+                    self.add(active)
 
     def match(
         self, change: ChangeRecord, undecided: list[ActiveTrigger] | None = None
@@ -104,10 +106,10 @@ class TriggerIndex:
 
         Those with `on_unknown: error` whose conditions cannot be told go to `undecided`.
         """
-        org, event, name = change.org, change.event, change.object
+        org, name = change.org, change.object
         fired: list[_Entry] = []
         for spelled in (name, f"{change.namespace}.{name}") if change.namespace else (name,):
-            group = self._groups.get((org, spelled, event))
+            group = self._groups.get((org, spelled))
             if group is None:
                 continue
             for entry in group.candidates(change):
@@ -122,15 +124,23 @@ class TriggerIndex:
             fired.sort(key=_order)
         return [entry.active for entry in fired]
 
-    def _drop_if_empty(self, key: tuple[str, str, str]) -> None:
+    def _drop_if_empty(self, key: tuple[str, str]) -> None:
         group = self._groups.get(key)
         if group is not None and group.size == 0:
             del self._groups[key]
 
 
+def _same(here: list[ActiveTrigger], wanted: list[ActiveTrigger]) -> bool:
+    """A version never changes, so its triggers need not be compared."""
+    return [(a.org, a.version_id, a.trigger.node, a.since) for a in here] == [
+        (a.org, a.version_id, a.trigger.node, a.since) for a in wanted
+    ]
+
+
 class _Entry:
     __slots__ = (
         "active",
+        "events",
         "namespace",
         "on_unknown",
         "order",
@@ -144,6 +154,7 @@ class _Entry:
         settings = active.trigger.settings
         self.active = active
         self.order = order
+        self.events = active.trigger.events or EVENTS
         self.since = active.since
         self.test: Test = compile_tests(active.trigger.conditions)
         self.on_unknown = settings.get("on_unknown", "skip")
@@ -154,7 +165,8 @@ class _Entry:
     def refuses(self, change: ChangeRecord) -> bool:
         """Whether something other than the conditions keeps this trigger from firing."""
         return (
-            (change.snapshot and not self.snapshot)
+            change.event not in self.events
+            or (change.snapshot and not self.snapshot)
             or (0 < change.at < self.since)
             or (self.source is not None and self.source != change.source)
             or (self.namespace is not None and self.namespace != change.namespace)
@@ -221,7 +233,7 @@ class _Field:
 
 
 class _Group:
-    """The triggers of one object and event, for one organisation or for all."""
+    """The triggers of one object, for one organisation or for all."""
 
     __slots__ = ("fields", "rest", "size")
 
@@ -236,16 +248,16 @@ class _Group:
             each.find(change, found)
         return found
 
-    def add(self, entry: _Entry, event: str) -> Sequence[Callable[[], None]]:
+    def add(self, entry: _Entry) -> Sequence[Callable[[], None]]:
         """Gives what undoes it."""
         self.size += 1
-        return (*self._place(entry, event), self._shrink)
+        return (*self._place(entry), self._shrink)
 
     def _shrink(self) -> None:
         self.size -= 1
 
-    def _place(self, entry: _Entry, event: str) -> Sequence[Callable[[], None]]:
-        chosen = self._choose(entry, event)
+    def _place(self, entry: _Entry) -> Sequence[Callable[[], None]]:
+        chosen = self._choose(entry)
         if chosen is None:
             self.rest.append(entry)
             return (partial(self.rest.remove, entry),)
@@ -269,15 +281,15 @@ class _Group:
             undo.append(partial(at.unknown.remove, entry))
         return undo
 
-    def _choose(self, entry: _Entry, event: str) -> Condition | None:
+    def _choose(self, entry: _Entry) -> Condition | None:
         """The condition that the fewest changes are likely to pass, of those with an index."""
         best: tuple[int, int] | None = None
         chosen: Condition | None = None
         for condition in entry.active.trigger.conditions:
             if condition.field[0] == "before" and len(condition.field) > 1:
                 continue
-            if condition.op == "changed_to" and (entry.on_unknown != "skip" or event == DELETED):
-                continue  # Unknown also without the state before; never true of a deletion.
+            if condition.op == "changed_to" and entry.on_unknown != "skip":
+                continue  # Unknown also where only the state before is missing.
             values = _values(condition)
             if values is not None:
                 at = self.fields.get(condition.field)

@@ -30,8 +30,8 @@ join pg_namespace n on n.oid = c.relnamespace
 where p.pubname = %s;
 
 -- name: create_publication
--- A publication without tables, so that a slot may start before there is a trigger.
-create publication {publication};
+-- Without tables yet, so that a slot may start before there is a trigger; partitions speak as one.
+create publication {publication} with (publish_via_partition_root = true);
 
 -- name: set_tables
 -- Publish exactly these tables.
