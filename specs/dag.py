@@ -61,6 +61,8 @@ class _Dag:
             document.problem("version", "bad_value", "The version of dags is 1.")
         timeout = read_timeout(document, "timeout_seconds")
         dag = Fields(document.object("dag", required=True), document.at("dag"), report)
+        if type(document.values.get("dag")) is not dict:
+            return Compiled(None, problems=report.finish())
         dag.only(_DAG)
         self.read_tasks(dag)
         place_in_loops(self.steps, "block", "parent")

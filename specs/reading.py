@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from permaflow.plan import Json, Problem
 
@@ -45,12 +46,11 @@ class Report:
         text = str(name).lower()
         if len(self.problems) >= MAX_SUGGESTIONS or len(text) > MAX_SUGGESTED:
             return ""
-        choices: dict[str, str] = {}
-        for choice in known:
-            if abs(len(choice) - len(text)) <= 2 + len(text) // 4:
-                choices[choice.lower()] = choice
-                if len(choices) >= MAX_CHOICES:
-                    break
+        slack = 2 + len(text) // 4
+        choices = {c.lower(): c for c in known if abs(len(c) - len(text)) <= slack}
+        if len(choices) > MAX_CHOICES:
+            choices = {low: c for low, c in choices.items() if low[:3] == text[:3]}
+            choices = dict(islice(choices.items(), MAX_CHOICES))
         near = difflib.get_close_matches(text, choices, n=1, cutoff=0.6)
         return f"did you mean `{choices[near[0]]}`? " if near else ""
 
