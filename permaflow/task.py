@@ -147,25 +147,31 @@ class Functions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """All that a task may need from the world.
-
-    `idempotency_key` is the same for every delivery of the same attempt; `step_key` is the same
-    for all attempts of the step, until a goto opens it again.
-    """
+    """All that a task may need from the world. `visit` counts how often a goto opened the step."""
 
     org: str
     run_id: UUID
     node: str
     scope: str
     attempt: int
-    idempotency_key: str
-    step_key: str
+    visit: int
     timeout: timedelta
     http: Http
     records: Records
     tables: Tables
     functions: Functions
     log: Callable[[str], None]
+
+    @property
+    def step_key(self) -> str:
+        """The same for all attempts of the step, until a goto opens it again."""
+        visit = f"@{self.visit}" if self.visit else ""
+        return f"{self.run_id}:{self.scope}:{self.node}{visit}"
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every delivery of the same attempt."""
+        return f"{self.step_key}:{self.attempt}"
 
 
 Run = Callable[[Any, TaskContext], Awaitable[Verdict]]

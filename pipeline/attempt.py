@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -34,12 +33,12 @@ Result = StepDone | StepFailed | StepParked
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What tasks may use of the world; `records` is opened for an organisation."""
+    """What tasks may use of the world; `records` gives those of an organisation."""
 
     http: Http
     tables: Tables
     functions: Functions
-    records: Callable[[UUID], Records]
+    records: Callable[[str], Records]
 
 
 async def attempt(
@@ -115,19 +114,16 @@ def failed(
 
 
 def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
-    visit = f"@{dispatch.visit}" if dispatch.visit else ""
-    step_key = f"{dispatch.run_id}:{dispatch.scope}:{dispatch.node}{visit}"
     return TaskContext(
         org,
         dispatch.run_id,
         dispatch.node,
         dispatch.scope,
         dispatch.attempt,
-        f"{step_key}:{dispatch.attempt}",
-        step_key,
+        dispatch.visit,
         timedelta(seconds=dispatch.timeout),
         services.http,
-        services.records(UUID(org)),
+        services.records(org),
         services.tables,
         services.functions,
         _line_logger(dispatch),

@@ -10,12 +10,15 @@ import msgspec
 
 from permaflow.task import TaskType
 from pipeline.core.effects import ClearTimer, Decision, Dispatch, Effect, SetTimer, StopStep
-from pipeline.core.entries import Entry, LoopOpened, to_row
+from pipeline.core.entries import Entry, LoopOpened, Succeeded, to_row
 from pipeline.ids import new_id
 from pipeline.live_runs import LiveRun, dehydrate
 from pipeline.outbox import Outbox
 from pipeline.store.journal import Append
 from pipeline.wire import encode as encode_wire
+
+_HEAVY = frozenset({LoopOpened, Succeeded})
+"""The entries that may hold a large value."""
 
 _encode_row = msgspec.json.Encoder().encode
 
@@ -53,7 +56,10 @@ class Batch:
         if decision.entries:
             self.runs.append(live)
             run.seq += 1
-            row = [self._written(live, entry) for entry in decision.entries]
+            row = [
+                self._written(live, entry) if type(entry) in _HEAVY else entry
+                for entry in decision.entries
+            ]
             append.runs.append(run.id)
             append.seqs.append(run.seq)
             append.orgs.append(live.org)

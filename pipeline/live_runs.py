@@ -141,10 +141,8 @@ def _hydrate(entry: Entry, values: dict[str, Json]) -> Entry:
 
 def dehydrate(entry: Entry) -> Entry:
     """The entry as it is written: without the value that a reference stands for."""
-    match entry:
-        case Succeeded(ref=str()):
-            return entry._replace(output=None)
-        case LoopOpened(ref=str()):
-            return entry._replace(items=None)
-        case _:
-            return entry
+    if isinstance(entry, Succeeded):
+        return entry if entry.ref is None else entry._replace(output=None)
+    if isinstance(entry, LoopOpened):
+        return entry if entry.ref is None else entry._replace(items=None)
+    return entry

@@ -228,8 +228,9 @@ class Runner:
         if key in self._steps:
             self._finish(work, None)
             return
-        step = self._steps[key] = _Step(dispatch, work, asyncio.get_running_loop().time())
-        step.task = asyncio.ensure_future(self._step(key, step))
+        loop = asyncio.get_running_loop()
+        step = self._steps[key] = _Step(dispatch, work, loop.time())
+        step.task = loop.create_task(self._step(key, step))
 
     async def _step(self, key: StepId, step: _Step) -> None:
         dispatch = step.dispatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from connectors.http_transport import GuardedHttp
@@ -24,7 +25,10 @@ async def open_services(settings: Settings, database: Database, stack: AsyncExit
     http = await stack.enter_async_context(GuardedHttp(allow=split(settings.http_allow)))
     tables = await stack.enter_async_context(PostgresTables(_sources(settings.sources)))
     return Services(
-        http, tables, builtins.functions(settings), lambda org: RecordStore(database, org)
+        http,
+        tables,
+        builtins.functions(settings),
+        lru_cache(maxsize=1_000)(lambda org: RecordStore(database, UUID(org))),
     )
 
 

@@ -56,9 +56,9 @@ async def test_a_function_with_a_second_parameter_gets_the_context():
     async def who(given, ctx: TaskContext):
         return [ctx.org, ctx.step_key]
 
-    verdict = await call(who, step_key="run::who")
+    verdict = await call(who, node="who")
 
-    assert verdict == Done(["acme", "run::who"])
+    assert verdict == Done(["acme", make_context(node="who").step_key])
 
 
 async def test_a_second_parameter_with_a_default_is_left_alone():

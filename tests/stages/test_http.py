@@ -8,6 +8,8 @@ from permaflow.task import Done, Reject, Retry
 from permaflow.testing.task import Answer, ScriptedHttp, check_task_type, config_of, make_context
 from stages.http import judge, retry_after, task_type
 
+KEY = make_context().step_key
+
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 JSON = {"content-type": "application/json; charset=utf-8"}
 
@@ -18,7 +20,7 @@ def config(**values):
 
 async def ask(*answers, **values):
     http = ScriptedHttp(*answers or [Answer()])
-    context = make_context(http=http, attempt=3, step_key="run:step")
+    context = make_context(http=http, attempt=3)
     verdict = await task_type.run(config(**values), context)
     return verdict, http.asked
 
@@ -47,7 +49,7 @@ async def test_the_answer_is_the_output():
 async def test_all_attempts_of_a_step_send_the_same_idempotency_key():
     _, [asked] = await ask()
 
-    assert asked.headers["Idempotency-Key"] == "run:step"
+    assert asked.headers["Idempotency-Key"] == KEY
     assert asked.headers["Permaflow-Attempt"] == "3"
 
 

@@ -29,8 +29,11 @@ class Port:
         return call
 
 
+KEY = make_context().step_key
+
+
 async def perform(port, **config):
-    context = make_context(records=port, tables=port, step_key="run:step", attempt=2)
+    context = make_context(records=port, tables=port, attempt=2)
     return await task_type.run(config_of(task_type, **config), context)
 
 
@@ -93,8 +96,8 @@ async def test_all_attempts_of_a_step_create_the_same_record():
 async def test_another_step_creates_another_record():
     port = Port(RECORD)
     config = config_of(task_type, operation="create", object="order", data={})
-    for step in ("run:a", "run:b"):
-        await task_type.run(config, make_context(records=port, step_key=step))
+    for node in ("a", "b"):
+        await task_type.run(config, make_context(records=port, node=node))
 
     assert port.asked[0] != port.asked[1]
 
@@ -139,7 +142,7 @@ async def test_rows_are_written_with_the_key_of_the_step():
     made = await perform(port, operation="create", source="s", table="t", values={"a": 1})
 
     assert made == Done({"count": 1, "record": {"id": 1}})
-    assert port.asked == [("create", "s", "t", {"a": 1}, {"key": "run:step"})]
+    assert port.asked == [("create", "s", "t", {"a": 1}, {"key": KEY})]
 
 
 async def test_several_rows_are_counted():
@@ -152,7 +155,7 @@ async def test_several_rows_are_counted():
     assert await perform(port, operation="delete", source="s", table="t", match={"a": 1}) == Done(
         rows
     )
-    assert [call[-1] for call in port.asked] == [{"key": "run:step"}] * 2
+    assert [call[-1] for call in port.asked] == [{"key": KEY}] * 2
     assert await perform(
         Port([]), operation="delete", source="s", table="t", match={"a": 1}
     ) == Done({"count": 0, "record": None, "records": []})
