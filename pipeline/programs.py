@@ -6,11 +6,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from specs.dialects import compile_document
-
 from permaflow.errors import DocumentError
 from permaflow.plan import Json, TaskTypes
 from pipeline.core.program import Program
+from specs.dialects import compile_document
 
 Documents = Callable[[UUID, int], Awaitable[Json]]
 """(workflow, version) → the document as it was written. Raises `NotFoundError`."""
