@@ -182,6 +182,9 @@ create table run (
 ) partition by range (id);
 create index run_by_org on run (org_id, id desc);
 create index run_by_workflow on run (workflow_id, id desc);
+create index run_by_type on run (org_id, type, id desc) where type <> '';
+create index run_by_resource on run (org_id, resource_id, id desc) where resource_id <> '';
+create index run_by_parent on run (parent_id) where parent_id is not null;
 create index run_open on run (workflow_id) where finished_at is null;
 create index run_running on run (id) where status in ('pending', 'running');
 create index run_unsettled on run (id) where finished_at is not null and settled_at is null;
@@ -406,6 +409,10 @@ begin
       id_column := case parent when 'journal' then 'run_id' else 'id' end;
       if to_regclass('permaflow.' || child) is null then
         execute format('create table permaflow.%I (like permaflow.%I including all)', child, parent);
+        if parent = 'run' then
+          -- Each run leaves dead entries in the small indexes that the reconciler and completion scan.
+          execute format('alter table permaflow.%I set (autovacuum_vacuum_scale_factor = 0.02)', child);
+        end if;
         perform permaflow.protect(('permaflow.' || child)::regclass, 'org_id');
         execute format('grant select, insert, update, delete on permaflow.%I to permaflow_engine', child);
         execute format('lock table permaflow.%I in access exclusive mode', parent || '_default');
