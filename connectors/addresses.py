@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -147,15 +147,18 @@ def parse_address(text: str) -> Address:
     return ip_address(text.partition("%")[0])
 
 
-def blocked(address: Address) -> str | None:
-    """Why this address is not for tasks to reach, or None if it is."""
+def blocked(address: Address, *, own: Callable[[Address], bool] | None = None) -> str | None:
+    """Why this address is not for tasks to reach, or None if it is.
+
+    `own` says whether this machine has an address; `is_own` does, if nothing is given.
+    """
     for inner in (address, *unpacked(address)):
         reason = _reason(inner, _NEVER) or _reason(inner, _PRIVATE)
         if reason is not None:
             return reason
         if isinstance(inner, IPv6Address) and inner not in _GLOBAL_V6 and not unpacked(inner):
             return "not allocated to anybody"
-    if is_own(address):
+    if (own or is_own)(address):
         return "an address of this machine"
     return None
 

@@ -51,11 +51,12 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         *,
         permits: Sequence[Permit] = (),
         ports: Iterable[int] = DEFAULT_PORTS,
+        network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
         self._resolve = resolve
         self._permits = tuple(permits)
         self._ports = frozenset(ports)
-        self._network = httpcore.AnyIOBackend()
+        self._network = network or httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,

@@ -111,9 +111,7 @@ def _caught(target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 @lru_cache(maxsize=4096)
 def _shape(target: Callable[..., Any]) -> tuple[bool, bool]:
     """Whether it is async, and whether it takes a second argument."""
-    is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-        getattr(target, "__call__", None)  # noqa: B004 - an object may be async when called
-    )
+    is_async = inspect.iscoroutinefunction(target)
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):

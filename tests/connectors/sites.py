@@ -49,6 +49,14 @@ class Site:
             writer.transport.abort()
         await self._server.wait_closed()
 
+    async def hang_up(self) -> None:
+        """Close every connection, and come back when they are closed."""
+        writers = list(self._writers)
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            await writer.wait_closed()
+
     @property
     def permit(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

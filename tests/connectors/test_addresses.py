@@ -83,6 +83,13 @@ def test_the_addresses_of_this_machine_are_its_own():
     assert not is_own(parse_address("2606:4700::1111"))
 
 
+def test_a_public_address_of_this_machine_is_blocked():
+    address = parse_address("8.8.8.8")
+
+    assert blocked(address, own=lambda asked: asked == address) == "an address of this machine"
+    assert blocked(address, own=lambda asked: False) is None
+
+
 @pytest.mark.parametrize(
     ("entry", "address", "host", "port", "covered"),
     [

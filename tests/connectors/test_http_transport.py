@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import ipaddress
 import ssl
 import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta
 
+import httpcore
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from connectors.guarded_network import GuardedNetwork, SystemResolver, _answers
+from connectors.addresses import parse_permits
+from connectors.guarded_network import GuardedNetwork, SystemResolver
 from connectors.http_transport import GuardedHttp
 from connectors.inflate import Inflater
 from permaflow.errors import (
@@ -154,18 +155,22 @@ async def test_the_second_address_is_tried_when_the_first_is_dead():
     assert got.status == 200
 
 
-def test_a_peer_that_is_not_who_was_asked_does_not_answer():
-    class Stream:
-        def __init__(self, peer):
-            self.peer = peer
+async def test_a_peer_that_is_not_who_was_asked_is_left():
+    """A network that connects to the canary, whatever address it is given."""
 
-        def get_extra_info(self, name):
-            return self.peer if name == "server_addr" else None
+    class Astray(httpcore.AnyIOBackend):
+        async def connect_tcp(self, host, port, *more, **options):
+            return await super().connect_tcp("127.0.0.1", port, *more, **options)
 
-    asked = ipaddress.ip_address("127.0.0.2")
-    assert _answers(Stream(("127.0.0.2", 80)), asked)
-    for peer in (("127.0.0.1", 80), None, (), "x", ("?", 80)):
-        assert not _answers(Stream(peer), asked)
+    async with Site() as canary:
+        permits = parse_permits(["127.0.0.2"])
+        network = GuardedNetwork(
+            Names(a_example=[["127.0.0.2"]]), permits=permits, network=Astray()
+        )
+        with pytest.raises(BlockedAddressError, match="somebody else"):
+            await network.connect_tcp("a.example", canary.port, 5.0)
+
+        assert canary.seen == []
 
 
 async def test_only_web_ports_are_reached():
@@ -359,6 +364,15 @@ async def test_cookies_of_one_answer_are_not_sent_with_the_next_request():
 
     assert site.connections == 1, "the connection is used again"
     assert "cookie" not in site.seen[1].headers
+
+
+async def test_a_connection_that_the_site_has_closed_is_not_used_again():
+    async with Site() as site, GuardedHttp(allow=[site.permit]) as http:
+        await http.request("GET", site.url)
+        await site.hang_up()
+        assert (await http.request("GET", site.url)).status == 200
+
+    assert site.connections == 2
 
 
 # --- what may be received -----------------------------------------------------------------------

@@ -299,6 +299,18 @@ async def test_more_rows_than_the_limit_are_not_touched(tables, connection):
     assert len(await tables.delete("shop", "other", {"name": "x"}, key="d")) == 5
 
 
+async def test_too_many_rows_are_noticed_before_any_is_written(tables, connection):
+    await connection.execute(
+        "insert into other select 'x' from generate_series(1, 6);"
+        "create function no() returns trigger language plpgsql as "
+        "$$ begin raise exception 'touched'; end $$;"
+        "create trigger no before update on other execute function no()"
+    )
+
+    with pytest.raises(LimitError):
+        await tables.update("shop", "other", {"name": "x"}, {"name": "y"}, key="u")
+
+
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
