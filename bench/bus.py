@@ -23,9 +23,9 @@ import uvloop
 from pipeline.bus.jetstream import JetStreamBus, connect
 from pipeline.bus.port import Channel, Message
 
-STREAMS = {"PF_BENCH_THERE": "pf.bench.there.*", "PF_BENCH_BACK": "pf.bench.back.*"}
-THERE = Channel("PF_BENCH_THERE", "echo", "pf.bench.there.*")
-BACK = Channel("PF_BENCH_BACK", "driver", "pf.bench.back.*")
+STREAMS = {"PF_BENCH_THERE": "pf.bench.there.>", "PF_BENCH_BACK": "pf.bench.back.>"}
+THERE = Channel("PF_BENCH_THERE", "echo", "pf.bench.there.x")
+BACK = Channel("PF_BENCH_BACK", "driver", "pf.bench.back.x")
 CREDIT = 1024
 UNDER_WAY = 2000
 

@@ -20,6 +20,7 @@ from pipeline.bus.link import connect_line
 IN_PROGRESS = b"+WPI"
 IDLE_WAIT = 30.0
 RETRY = 0.2
+TICKS_ON = 20
 TIMEOUT = 5.0
 
 
@@ -34,7 +35,9 @@ class Beats:
         self._due: dict[bytes, tuple[float, float]] = {}
         self._now: deque[bytes] = deque()
         self._tick = IDLE_WAIT
+        self._added = False
         self._asleep = False
+        self._idle_ticks = TICKS_ON
         self._closed = False
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
@@ -46,6 +49,7 @@ class Beats:
         with self._lock:
             self._due[reply] = (time.monotonic() + every, every)
             self._tick = min(self._tick, every / 2)
+            self._added = True
         if self._asleep or self._thread is None:
             self._wake()
 
@@ -81,7 +85,7 @@ class Beats:
         while not self._closed:
             try:
                 self._beat()
-                self._wait(self._tick if self._due else IDLE_WAIT)
+                self._wait(self._pause())
             except OSError:
                 self._hang_up()
                 select.select([self._woken], [], [], RETRY)
@@ -100,9 +104,15 @@ class Beats:
             lines = b"".join(b"PUB %b 4\r\n%b\r\n" % (reply, IN_PROGRESS) for reply in replies)
             self._connected().sendall(lines)
 
+    def _pause(self) -> float:
+        """Until the next look. Short steps do not wake this thread: it ticks on for a while."""
+        self._idle_ticks = 0 if self._added else self._idle_ticks + 1
+        self._added = False
+        return self._tick if self._due or self._idle_ticks < TICKS_ON else IDLE_WAIT
+
     def _wait(self, seconds: float) -> None:
-        self._asleep = not self._due
-        if self._asleep and self._due:  # added between the two lines above
+        self._asleep = seconds == IDLE_WAIT
+        if self._asleep and self._due:  # added after `seconds` was chosen
             seconds = self._tick
         readers = [self._woken] + ([self._socket] if self._socket is not None else [])
         readable, _, _ = select.select(readers, [], [], seconds)

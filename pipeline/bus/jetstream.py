@@ -24,7 +24,7 @@ from pipeline.bus.link import Link
 from pipeline.bus.port import Backlog, Channel
 from pipeline.bus.publish import Publisher
 from pipeline.bus.pull import TICK, Pull, Reader
-from pipeline.bus.streams import Streams
+from pipeline.bus.streams import ANCHOR_EVERY, Streams
 from pipeline.telemetry import log
 
 MEND_AGAIN = 0.25
@@ -73,6 +73,8 @@ class JetStreamBus:
         )
         link.on_up.append(self._up)
         self._ticker = link.loop.call_later(TICK, self._tick)
+        self._sent_before = 0
+        self._anchors_at = link.loop.time()
 
     @property
     def connected(self) -> bool:
@@ -203,6 +205,20 @@ class JetStreamBus:
         self._ticker = self.link.loop.call_later(TICK, self._tick)
         for reader in list(self._readers):
             reader.tick()
+        now = self.link.loop.time()
+        if (
+            self._publisher.sent != self._sent_before
+            and now >= self._anchors_at + ANCHOR_EVERY.total_seconds()
+        ):
+            self._sent_before = self._publisher.sent
+            self._anchors_at = now
+            self._start(self._renew_anchors())
+
+    async def _renew_anchors(self) -> None:
+        try:
+            await self.streams.renew_anchors()
+        except BusError:
+            pass  # next time; whoever misses a stream makes it
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self.link.loop.create_task(work)

@@ -1,8 +1,8 @@
 """Sending into streams without waiting: every message is kept until the stream's receipt came.
 
-A message is written at once, again after every reconnect, again after its stream was made anew, and
-once more at half of `timeout`; when no receipt came by then its future fails. So a send never
-hangs, and a message may be stored twice, which the port allows.
+A message is written at once, again after every reconnect and after its stream was made anew, and
+once more when half of `timeout` has passed since; when no receipt comes within `timeout` its
+future fails. So a send never hangs, and a message may be stored twice, which the port allows.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class _Sent:
     deadline: float
     chunk: bytes
     written: bool = False
+    written_at: float = 0.0
     homeless: bool = False
     repeated: bool = False
     reason: str = ""
@@ -52,9 +53,10 @@ class Publisher:
     ) -> None:
         self.link = link
         self.timeout = timeout
+        self.sent = 0
         self._mend = mend
         self._prefix = f"{inbox}.".encode()
-        self._numbers = count()
+        self._numbers = count(1)
         self._unacked: dict[int, _Sent] = {}
         self._waiting: deque[int] = deque()
         self._under_way = 0
@@ -76,14 +78,13 @@ class Publisher:
             why = "The bus is closed." if self._closed else f"{LIMIT} messages await receipts."
             receipt.set_exception(BusUnavailableError(why))
             return receipt
-        number = next(self._numbers)
+        self.sent = number = next(self._numbers)
         chunk = pub(subject.encode(), data, self._prefix + b"%d" % number, headers)
-        sent = _Sent(receipt, loop.time() + self.timeout, chunk)
+        now = loop.time()
+        sent = _Sent(receipt, now + self.timeout, chunk)
         self._unacked[number] = sent
         if self._under_way < WINDOW and self.link.connected:
-            sent.written = True
-            self._under_way += 1
-            self.link.write(chunk)
+            self._write(sent, now)
         else:
             self._waiting.append(number)
         if self._sweeper is None:
@@ -148,12 +149,17 @@ class Publisher:
             self.link.write(sent.chunk)
 
     def _pump(self) -> None:
+        now = self.link.loop.time()
         while self._waiting and self._under_way < WINDOW and self.link.connected:
             sent = self._unacked.get(self._waiting.popleft())
             if sent is not None and not sent.written:
-                sent.written = True
-                self._under_way += 1
-                self.link.write(sent.chunk)
+                self._write(sent, now)
+
+    def _write(self, sent: _Sent, now: float) -> None:
+        sent.written = True
+        sent.written_at = now
+        self._under_way += 1
+        self.link.write(sent.chunk)
 
     def _forget(self, number: int, sent: _Sent) -> None:
         del self._unacked[number]
@@ -172,7 +178,7 @@ class Publisher:
         for number, sent in self._unacked.items():
             if sent.deadline <= now:
                 late.append(number)
-            elif sent.deadline - now <= self.timeout / 2 and sent.written and not sent.repeated:
+            elif sent.written and not sent.repeated and now >= sent.written_at + self.timeout / 2:
                 # JetStream drops what it has taken but not stored when a stream is deleted
                 sent.repeated = True
                 self.link.write(sent.chunk)

@@ -2,12 +2,19 @@
 
 This is the slow side of the bus. It has a connection of its own, opened when it is needed and
 opened anew after any failure, so that nothing stale survives a restart of the server.
+
+Every stream holds one message that nobody reads, its anchor. Without it the server throws away the
+stream's file and makes a new one whenever the last message is acked, which in an idle system is
+after every message: 0.4 to 1.1 ms of server CPU for one that takes 0.24 ms otherwise, and a third
+of the latency of a hop (nats-server 2.15). The anchor is renewed while there is traffic, because
+the server remembers what was removed since the oldest message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 import nats
 import nats.errors
 from nats.aio.client import Client
-from nats.js import JetStreamManager
+from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -32,6 +39,9 @@ from pipeline.bus.port import Backlog, Channel
 
 REQUEST_TIMEOUT = 2.0
 DUPLICATE_WINDOW = timedelta(minutes=2)
+ANCHOR = "anchor.nobody.reads"
+"""The end of an anchor's subject: longer than what any channel matches."""
+ANCHOR_EVERY = timedelta(seconds=30)
 NAME_IN_USE = 10058
 """JetStream's code for "a stream of this name exists with another configuration"."""
 
@@ -68,6 +78,12 @@ class Streams:
             for stream in streams or self.owned:
                 await self._ensure(manager, stream)
 
+    async def renew_anchors(self) -> None:
+        """Put a new anchor into every stream and take out the old one."""
+        async with self._manager() as manager:
+            for stream in self.owned:
+                await self._anchor(manager, stream)
+
     async def ensure_channel(self, channel: Channel) -> None:
         """Make the channel's stream and consumer if they are not there. A pause is kept."""
         async with self._manager() as manager:
@@ -97,7 +113,7 @@ class Streams:
         if client is not None:
             await client.close()
 
-    async def _ensure(self, manager: JetStreamManager, stream: str) -> None:
+    async def _ensure(self, manager: JetStreamContext, stream: str) -> None:
         if stream not in self.owned:
             raise BusError(f"The stream {stream} is not one of {', '.join(self.owned)}.")
         config = StreamConfig(
@@ -117,8 +133,19 @@ class Streams:
             if error.err_code != NAME_IN_USE:
                 raise
             await manager.update_stream(config)
+        await self._anchor(manager, stream)
 
-    async def _ensure_consumer(self, manager: JetStreamManager, channel: Channel) -> None:
+    async def _anchor(self, manager: JetStreamContext, stream: str) -> None:
+        owned = self.owned[stream]
+        if not owned.endswith(".>"):
+            return
+        subject = owned.removesuffix(">") + ANCHOR
+        # all processes renew in the same slot, and the first one does it for all
+        slot = int(time.time() // ANCHOR_EVERY.total_seconds())
+        await manager.publish(subject, headers={"Nats-Msg-Id": f"{stream} anchor {slot}"})
+        await manager.purge_stream(stream, subject=subject, keep=1)
+
+    async def _ensure_consumer(self, manager: JetStreamContext, channel: Channel) -> None:
         try:
             info = await manager.consumer_info(channel.stream, channel.name)
         except NotFoundError:
@@ -130,10 +157,10 @@ class Streams:
             await manager.add_consumer(channel.stream, _consumer(channel, pause_until))
 
     @asynccontextmanager
-    async def _manager(self) -> AsyncIterator[JetStreamManager]:
+    async def _manager(self) -> AsyncIterator[JetStreamContext]:
         async with self._lock:
             try:
-                yield JetStreamManager(await self._connected(), timeout=REQUEST_TIMEOUT)
+                yield JetStreamContext(await self._connected(), timeout=REQUEST_TIMEOUT)
             except APIError as error:
                 if isinstance(error, ServiceUnavailableError):
                     await self.close()

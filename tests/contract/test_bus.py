@@ -13,13 +13,14 @@ import pytest
 from permaflow.errors import BusError, BusUnavailableError, MessageTooLargeError
 from pipeline.bus.jetstream import JetStreamBus, connect
 from pipeline.bus.port import Backlog, Bus, Channel, Message, Subscription
+from pipeline.bus.subjects import done_channel, inbox_channel, step_channel
 
 pytestmark = pytest.mark.service
 
 STREAMS = {"T_ONE": "t.one.>", "T_TWO": "t.two.>"}
 CHANNEL = Channel("T_ONE", "reader", "t.one.a.*")
 OTHER = Channel("T_ONE", "other", "t.one.b.*")
-THIRD = Channel("T_TWO", "third", "t.two.>")
+THIRD = Channel("T_TWO", "third", "t.two.*")
 IMPATIENT = Channel("T_ONE", "impatient", "t.one.c.*", timedelta(seconds=0.5))
 SOON = 10.0
 
@@ -41,7 +42,7 @@ async def connected(nats_url: str) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def bus(connected: Connect) -> Bus:
+async def bus(connected: Connect) -> JetStreamBus:
     return await connected()
 
 
@@ -437,6 +438,29 @@ async def test_settings_of_an_existing_stream_are_brought_up_to_date(nats_url: s
             info = await manager.stream_info("T_ONE")
         await bus.close()
         assert info.config.max_bytes == limit
+
+
+async def test_every_stream_keeps_exactly_one_anchor_however_often_it_is_renewed(
+    bus: JetStreamBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchors = []
+    for slot in (1000.0, 2000.0, 2001.0, 3000.0):
+        monkeypatch.setattr("pipeline.bus.streams.time.time", lambda slot=slot: slot)
+        await bus.streams.renew_anchors()
+        async with bus.streams._manager() as manager:
+            info = await manager.stream_info("T_ONE", subjects_filter=">")
+        assert info.state.subjects == {"t.one.anchor.nobody.reads": 1}
+        anchors.append(info.state.first_seq)
+    assert anchors[0] < anchors[1] == anchors[2] < anchors[3]
+
+
+async def test_no_channel_of_the_pipeline_reads_an_anchor(nats_url: str) -> None:
+    bus = await connect(nats_url, name="test")
+    try:
+        for channel in (inbox_channel(0), step_channel("http"), done_channel()):
+            assert await bus.backlog(channel) == Backlog(0, 0)
+    finally:
+        await bus.close()
 
 
 async def test_nobody_at_the_address_is_an_error_that_names_it(unused_tcp_port: int) -> None:
