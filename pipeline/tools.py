@@ -9,8 +9,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from connectors.http_transport import GuardedHttp
-from connectors.postgres_tables import PostgresTables
-from permaflow.errors import SettingsError
+from connectors.postgres_tables import PostgresTables, parse_sources
 from pipeline import builtins
 from pipeline.attempt import Services
 from pipeline.runner import LEASE_FOR, Lease, RunnerStore
@@ -22,27 +21,16 @@ from pipeline.store.records import RecordStore
 
 async def open_services(settings: Settings, database: Database, stack: AsyncExitStack) -> Services:
     """Opens what tasks may use; it is closed with `stack`."""
-    http = await stack.enter_async_context(GuardedHttp(allow=split(settings.http_allow)))
-    tables = await stack.enter_async_context(PostgresTables(_sources(settings.sources)))
+    http = await stack.enter_async_context(
+        GuardedHttp(allow=split(settings.http_allow), max_bytes=settings.max_output_bytes)
+    )
+    tables = await stack.enter_async_context(PostgresTables(parse_sources(settings.sources)))
     return Services(
         http,
         tables,
         builtins.functions(settings),
         lru_cache(maxsize=1_000)(lambda org: RecordStore(database, UUID(org))),
     )
-
-
-def _sources(text: str) -> dict[str, str]:
-    """`name=url name=url` as a mapping."""
-    found: dict[str, str] = {}
-    for part in text.split():
-        name, separator, url = part.partition("=")
-        if not separator or not name or not url:
-            raise SettingsError(
-                f"PERMAFLOW_SOURCES: `{name}` is not `name=url`; separate several by spaces."
-            )
-        found[name] = url
-    return found
 
 
 def runner_store(database: Database) -> RunnerStore:
