@@ -4,7 +4,7 @@ from bench.peers.environment import Home, app, pinned
 from bench.peers.process import Processes, free_ports, listening, until
 from bench.peers.workload import Figures, Workload, figures
 
-IN_FLIGHT = 50
+IN_FLIGHT = 20
 WORKERS = 2
 
 

@@ -41,7 +41,7 @@ class Workload:
     @property
     def timeout(self) -> float:
         """How long a load may take: both phases, their warm-ups and the last chain of each."""
-        return 4 * self.seconds + 60
+        return 4 * self.seconds + 120
 
 
 @dataclass(frozen=True, slots=True)
