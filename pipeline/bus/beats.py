@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 from pipeline.bus.link import connect_line
 
-IN_PROGRESS = b"+WPI"
 IDLE_WAIT = 30.0
 RETRY = 0.2
 TICKS_ON = 20
@@ -94,15 +93,19 @@ class Beats:
     def _beat(self) -> None:
         now = time.monotonic()
         with self._lock:
-            replies = [reply for reply, (due, _) in self._due.items() if due <= now]
-            for reply in replies:
-                every = self._due[reply][1]
-                self._due[reply] = (now + every, every)
-        while self._now:
-            replies.append(self._now.popleft())
-        if replies:
-            lines = b"".join(b"PUB %b 4\r\n%b\r\n" % (reply, IN_PROGRESS) for reply in replies)
-            self._connected().sendall(lines)
+            due = [reply for reply, (at, _) in self._due.items() if at <= now]
+        replies = due + list(self._now)
+        if not replies:
+            return
+        self._connected().sendall(b"".join(b"PUB %b 4\r\n+WPI\r\n" % reply for reply in replies))
+        # only now: what could not be said is said again as soon as the server is back
+        for _ in range(len(replies) - len(due)):
+            self._now.popleft()
+        with self._lock:
+            for reply in due:
+                if reply in self._due:
+                    every = self._due[reply][1]
+                    self._due[reply] = (now + every, every)
 
     def _pause(self) -> float:
         """Until the next look. Short steps do not wake this thread: it ticks on for a while."""
@@ -124,7 +127,13 @@ class Beats:
 
     def _answer(self, connection: socket.socket) -> None:
         """The server says little: INFO, and PING every two minutes."""
-        heard = connection.recv(65_536)
+        connection.settimeout(0)
+        try:
+            heard = connection.recv(65_536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return  # TLS talks to itself
+        finally:
+            connection.settimeout(TIMEOUT)
         if not heard:
             raise OSError("the server hung up")
         if b"PING\r\n" in heard:

@@ -98,7 +98,7 @@ class JetStreamBus:
 
     def ring(self, subject: str, data: bytes = b"") -> None:
         if len(data) <= self.link.max_payload:
-            self.link.publish(subject.encode(), data)
+            self.link.publish(self.link.encoded(subject), data)
 
     async def listen(
         self, subject: str, answer: Callable[[str, bytes], Awaitable[None] | None]

@@ -25,6 +25,7 @@ RETRY_FIRST = 0.02
 RETRY_MOST = 0.5
 PING_EVERY = 5.0
 CONNECT_TIMEOUT = 5.0
+MANY_SUBJECTS = 10_000
 
 
 def credentials(url: str) -> dict[str, str]:
@@ -132,6 +133,7 @@ class Link:
         self.max_payload = 1_048_576
         self.connected = False
         self._subjects: dict[bytes, bytes] = {}
+        self._encoded: dict[str, bytes] = {}
         self._last_sid = 0
         self._out: list[bytes] = []
         self._socket: _Socket | None = None
@@ -144,6 +146,17 @@ class Link:
         """Connect for the first time; raises `BusUnavailableError` if no server takes us."""
         socket = await self._connect()
         self._keeper = self.loop.create_task(self._keep(socket), name=f"nats link {self.name}")
+
+    def encoded(self, subject: str) -> bytes:
+        """A subject as it travels. Raises `BusError` for one that would break the protocol."""
+        known = self._encoded.get(subject)
+        if known is None:
+            if not subject or not subject.isprintable() or " " in subject:
+                raise BusError(f"{subject!r} is not a subject: blanks, line ends and the like.")
+            if len(self._encoded) >= MANY_SUBJECTS:
+                self._encoded.clear()
+            known = self._encoded[subject] = subject.encode()
+        return known
 
     def write(self, chunk: bytes) -> None:
         """Send protocol bytes at the end of this turn of the loop; dropped when not connected."""
@@ -160,11 +173,12 @@ class Link:
 
     def subscribe(self, subject: str, handler: Handler) -> bytes:
         """Call `handler` for every message on `subject`, across reconnects; returns the id."""
+        encoded = self.encoded(subject)
         self._last_sid += 1
         sid = str(self._last_sid).encode()
         self.handlers[sid] = handler
-        self._subjects[sid] = subject.encode()
-        self.write(b"SUB %b %b\r\n" % (self._subjects[sid], sid))
+        self._subjects[sid] = encoded
+        self.write(b"SUB %b %b\r\n" % (encoded, sid))
         return sid
 
     def unsubscribe(self, sid: bytes) -> None:

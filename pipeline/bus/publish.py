@@ -79,7 +79,7 @@ class Publisher:
             receipt.set_exception(BusUnavailableError(why))
             return receipt
         self.sent = number = next(self._numbers)
-        chunk = pub(subject.encode(), data, self._prefix + b"%d" % number, headers)
+        chunk = pub(self.link.encoded(subject), data, self._prefix + b"%d" % number, headers)
         now = loop.time()
         sent = _Sent(receipt, now + self.timeout, chunk)
         self._unacked[number] = sent
@@ -188,6 +188,7 @@ class Publisher:
                 number, BusUnavailableError(f"No receipt within {self.timeout:g} s: {reason}.")
             )
         if late:
+            self._waiting = deque(number for number in self._waiting if number in self._unacked)
             self._pump()
         self._sweeper = None
         if self._unacked:

@@ -35,13 +35,14 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from permaflow.errors import BusError, BusUnavailableError
+from pipeline.bus.link import credentials
 from pipeline.bus.port import Backlog, Channel
 
 REQUEST_TIMEOUT = 2.0
 DUPLICATE_WINDOW = timedelta(minutes=2)
 ANCHOR = "anchor.nobody.reads"
 """The end of an anchor's subject: longer than what any channel matches."""
-ANCHOR_EVERY = timedelta(seconds=30)
+ANCHOR_EVERY = timedelta(seconds=10)
 NAME_IN_USE = 10058
 """JetStream's code for "a stream of this name exists with another configuration"."""
 
@@ -177,6 +178,7 @@ class Streams:
         if self._client is not None and self._client.is_connected:
             return self._client
         await self.close()
+        login = credentials(self.servers[0]) if self.servers else {}
         self._client = await nats.connect(
             self.servers,
             name=f"{self.name} streams",
@@ -186,6 +188,9 @@ class Streams:
             connect_timeout=2,
             error_cb=_ignore,
             tls=self.tls,
+            user=login.get("user"),
+            password=login.get("pass"),
+            token=login.get("auth_token"),
         )
         return self._client
 
