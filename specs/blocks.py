@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from permaflow.plan import CONTINUE, Json
-from specs.documents import Place, Reader, Step, read_id, read_options
+from specs.documents import Place, Reader, Step, read_id
+from specs.options import read_options
 from specs.reading import Fields, kind_of, shown, step_into
 from specs.triggers import KINDS
 
@@ -19,6 +20,7 @@ _BLOCK = frozenset(
         "updated_at",
         "on_error",
         "retry",
+        "ports",
         "timeout",
         "max_visits",
         "parent",

@@ -2,7 +2,8 @@
 
 * A block: `name`, `type`, `arguments` (an array of objects with one member each, which together
   are its config), `depends`, and optionally `on_error`, `retry`, `timeout` (seconds),
-  `max_visits`, `parent`. `status` and `updated_at` are accepted, and say nothing before a run.
+  `max_visits`, `ports`, `parent`. `status` and `updated_at` are accepted, and say nothing before
+  a run.
 * `type` is the name of a task type, or what follows its family, in capitals: `HTTP` stands for
   `action_http`, `FUNCTION` for `code_function`, `LOOP` for `logic_loop`.
 * `depends`: see `specs.depends`. The entrypoint depends on nothing, every other block on
@@ -20,8 +21,9 @@ from dataclasses import dataclass, field
 from permaflow.plan import ROOT, Compiled, Json, Plan, TaskTypes, TriggerSpec
 from specs.blocks import read_block
 from specs.dependencies import Dependencies
-from specs.documents import Reader, Step, check_between, place_in_loops, read_id, read_timeout
+from specs.documents import Reader, Step, check_between, place_in_loops, read_id
 from specs.json_limits import MAX_NODES, MAX_TRIGGERS, shape_problems
+from specs.options import read_timeout
 from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
 

@@ -21,7 +21,7 @@ from specs.json_limits import MAX_EDGES
 from specs.ordering import cycles, reverse, starts
 from specs.reading import Report, shown
 from specs.satisfiable import Ending, Search
-from specs.work import may_fail, ports_of
+from specs.work import may_fail
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Dependencies:
             return Always()
 
     def _ports(self, name: str) -> tuple[str, ...]:
-        return ports_of(self.steps[name].work) if name in self.steps else ()
+        return self.steps[name].ways() if name in self.steps else ()
 
     def _start(self, bare: list[Step], sound: dict[str, When]) -> None:
         """Decides which of the blocks that depend on nothing start; the others wait for a jump."""
@@ -157,7 +157,7 @@ class Dependencies:
                 )
 
     def _endings(self, step: Step) -> list[Ending]:
-        ports: tuple[str | None, ...] = ports_of(step.work) or (None,)
+        ports: tuple[str | None, ...] = step.ways() or (None,)
         endings: list[Ending] = [(Outcome.SUCCESS, port) for port in ports]
         endings.append((Outcome.CANCELLED, None))
         if not isinstance(self.whens[step.id], Always):

@@ -1,4 +1,4 @@
-"""What the dialects share: steps as read, their options, and the checks between steps."""
+"""What the dialects share: steps as read, and the checks between steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from permaflow.plan import (
-    CONTINUE,
     NO_RETRY,
     ROOT,
     STOP,
@@ -24,17 +23,13 @@ from permaflow.plan import (
     When,
     Work,
 )
-from specs.durations import LONGEST_SECONDS
 from specs.ordering import cycles
 from specs.paths import Path
 from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
-from specs.work import known_types, read_work, unknown_type
+from specs.work import known_types, ports_of, read_work, unknown_type
 
 MAX_LOOP_NESTING = 8
-MAX_VISITS = 1_000
-DEFAULT_RETRIES = 3
-"""Of a `retry` that does not say how many; without `retry` there are none."""
 
 _ID = re.compile(r"[^\x00-\x1f\x7f/#\[\]{}\"'\\]{1,128}")
 
@@ -57,8 +52,15 @@ class Step:
     retry: Retry = NO_RETRY
     timeout: timedelta | None = None
     max_visits: int = 100
+    ports: tuple[str, ...] = ()
     trigger: TriggerSpec | None = None
+    targeted: bool = False
+    """Whether an edge names it as its target, be it a sound one or not."""
     paths: list[tuple[Path, str]] = field(default_factory=list)
+
+    def ways(self) -> tuple[str, ...]:
+        """The ports that it may end through, as far as the document tells."""
+        return ports_of(self.work) or self.ports
 
     def problem(self, name: str, code: str, message: str) -> None:
         self.fields.problem(name, code, message)
@@ -129,67 +131,6 @@ class Reader:
         for problem in found.problems:
             self.report.add(place(problem.pointer), problem.code, problem.message)
         self.report.left_out += found.left_out
-
-
-# --- options ------------------------------------------------------------------------------------
-
-
-def read_options(step: Step, timeout: str, default: OnError) -> None:
-    """`on_error`, `retry`, `max_visits`, and the timeout under the name that the dialect uses."""
-    fields = step.fields
-    step.on_error = _on_error(fields, default)
-    step.timeout = read_timeout(fields, timeout)
-    step.max_visits = fields.whole("max_visits", 1, MAX_VISITS, 100)
-    if fields.has("retry"):
-        step.retry = _retry(fields)
-
-
-def read_timeout(fields: Fields, name: str) -> timedelta | None:
-    seconds = fields.number(name, 0.001, LONGEST_SECONDS)
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
-def _on_error(fields: Fields, default: OnError) -> OnError:
-    value = fields.text("on_error")
-    match value:
-        case None:
-            return default
-        case "stop":
-            return STOP
-        case "continue":
-            return CONTINUE
-        case _ if value.startswith("goto:") and value[5:].strip():
-            return Goto(value[5:].strip())
-    fields.problem(
-        "on_error",
-        "bad_value",
-        f"`on_error` is {shown(value)}; {fields.report.guess(value, ('stop', 'continue'))}"
-        "it is `stop`, `continue` or `goto:` and the id of a step.",
-    )
-    return default
-
-
-def _retry(outer: Fields) -> Retry:
-    fields = Fields(outer.object("retry"), outer.at("retry"), outer.report)
-    fields.only({"max_retries", "backoff", "initial_delay_ms", "max_delay_ms", "jitter"})
-    backoff = fields.choice("backoff", ("exponential", "fixed", "constant"), "exponential")
-    longest = LONGEST_SECONDS * 1000
-    initial = fields.number("initial_delay_ms", 0, longest)
-    most = fields.number("max_delay_ms", 0, longest)
-    jitter = fields.values.get("jitter")
-    if type(jitter) is bool:
-        share: float | None = float(jitter)
-    else:
-        share = fields.number("jitter", 0, 1)
-    return Retry(
-        max_retries=fields.whole("max_retries", 0, 1_000, DEFAULT_RETRIES),
-        initial_delay=NO_RETRY.initial_delay
-        if initial is None
-        else timedelta(milliseconds=initial),
-        max_delay=NO_RETRY.max_delay if most is None else timedelta(milliseconds=most),
-        factor=2.0 if backoff == "exponential" else 1.0,
-        jitter=1.0 if share is None else share,
-    )
 
 
 # --- between steps ------------------------------------------------------------------------------

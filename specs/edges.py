@@ -6,6 +6,8 @@
 * `error`, out of any node that can fail, is taken when the node has failed for good. Such an edge
   lets the run go on, as `on_error: continue` does, and the node's other edges are then taken only
   on success.
+* Out of a task that declares `ports`, it is the port that the task's result names; an edge without
+  one is taken whichever it is.
 * Other handles, out of other nodes, say where a line is drawn and mean nothing.
 
 Otherwise an edge is taken when its source succeeds; with `on_error: continue` also when it fails.
@@ -20,7 +22,7 @@ from permaflow.plan import ROOT, Branch, Goto, Json
 from specs.documents import Step
 from specs.react_flow import EDGE_FIELDS
 from specs.reading import Fields, Report, kind_of, shown
-from specs.work import may_fail, ports_of
+from specs.work import may_fail
 
 ERROR = "error"
 
@@ -73,6 +75,8 @@ def read_edges(
 
 def _edge(fields: Fields, steps: Mapping[str, Step]) -> Edge | None:
     source, target = _end(fields, "source", steps), _end(fields, "target", steps)
+    if target is not None:
+        target.targeted = True
     if source is None or target is None:
         return None
     if source.scope != target.scope:
@@ -84,12 +88,15 @@ def _edge(fields: Fields, steps: Mapping[str, Step]) -> Edge | None:
         )
         return None
     handle = fields.text("sourceHandle") or None
-    if handle == ERROR and ERROR not in ports_of(source.work):
+    if handle == ERROR and ERROR not in source.ways():
         return _on_failure(fields, source, target)
     if isinstance(source.work, Branch):
         port = _port(fields, source, handle)
         return None if port is None else Edge(source.id, target.id, port, False, fields.pointer)
-    return Edge(source.id, target.id, None, False, fields.pointer)
+    if source.ports and handle is not None and _port(fields, source, handle) is None:
+        return None
+    port = handle if source.ports else None
+    return Edge(source.id, target.id, port, False, fields.pointer)
 
 
 def _end(fields: Fields, name: str, steps: Mapping[str, Step]) -> Step | None:
@@ -145,7 +152,7 @@ def _on_failure(fields: Fields, source: Step, target: Step) -> Edge | None:
 
 
 def _port(fields: Fields, source: Step, handle: str | None) -> str | None:
-    ports = ports_of(source.work)
+    ports = source.ways()
     condition = source.type == "logic_condition"
     if handle is None and condition:
         return "true"

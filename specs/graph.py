@@ -1,8 +1,9 @@
 """The graph dialect: `{"version": 1, "nodes": […], "edges": […]}`, as React Flow draws it.
 
 * A node: `id`, `type`, `config`, and optionally `on_error` (`stop`, `continue`, `goto:<id>`),
-  `retry`, `timeout_seconds`, `max_visits`, `join`, `parentId`. What React Flow keeps in nodes and
-  edges for drawing is accepted and ignored; other unknown fields are problems, except `x-…`.
+  `retry`, `timeout_seconds`, `max_visits`, `ports`, `join`, `parentId`. What React Flow keeps in
+  nodes and edges for drawing is accepted and ignored; other unknown fields are problems, except
+  `x-…`.
 * A node with `parentId` stands in the body of the loop of that name. Edges never leave a body; the
   nodes of a body that no edge leads to start each iteration.
 * Runs start at a trigger node. Without any trigger node, the nodes that no edge leads to start.
@@ -21,11 +22,10 @@ from specs.documents import (
     check_between,
     place_in_loops,
     read_id,
-    read_options,
-    read_timeout,
 )
 from specs.edges import read_edges
 from specs.json_limits import MAX_EDGES, MAX_NODES, MAX_TRIGGERS, shape_problems
+from specs.options import read_options, read_timeout
 from specs.react_flow import NODE_FIELDS
 from specs.reading import Fields, Report, kind_of, shown
 from specs.wiring import Wiring
@@ -39,6 +39,7 @@ _NODE = frozenset(
         "config",
         "on_error",
         "retry",
+        "ports",
         "timeout_seconds",
         "max_visits",
         "join",

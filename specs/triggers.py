@@ -62,7 +62,8 @@ def _record(node: str, fields: Fields) -> TriggerSpec:
         if condition is not None:
             conditions.append(condition)
     fields.choice("on_unknown", ("skip", "fire", "error"), "skip")
-    fields.flag("snapshot", False)
+    if fields.values.get("snapshot") not in (None, False, True, "trigger"):
+        fields.problem("snapshot", "bad_value", "`snapshot` must be true or false.")
     settings = {
         name: value
         for name, value in fields.values.items()

@@ -120,7 +120,7 @@ class Wiring:
         for step in steps.values():
             if step.type == "meta_error":
                 self._check_handler(step, bool(back[step.id]), step.id in targets)
-            elif not back[step.id] and step.id not in reached:
+            elif not step.targeted and step.id not in reached:
                 step.problem(
                     "",
                     "unreachable",
@@ -170,8 +170,10 @@ class Wiring:
         each other."""
         ways = Counter((edge.source, edge.port, edge.on_failure) for edge in edges)
         by_source: dict[str, int] = {}
-        for (source, _, _), count in ways.items():
-            by_source[source] = max(by_source.get(source, 0), count)
+        for (source, port, failed), count in ways.items():
+            # An edge that names no port is taken along with those of any port.
+            along = ways[source, None, False] if port is not None and not failed else 0
+            by_source[source] = max(by_source.get(source, 0), count + along)
         triggers = [n for name, n in by_source.items() if self.steps[name].trigger is not None]
         return sum(by_source.values()) - sum(triggers) + max(triggers, default=0)
 

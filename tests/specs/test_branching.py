@@ -86,6 +86,11 @@ def test_on_a_creation_every_field_has_changed() -> None:
     assert decide({"field": "trigger.record.a", "op": "changed"}, context) is True
 
 
+def test_on_a_deletion_no_field_has_changed() -> None:
+    context = {"trigger": {"event": "deleted", "record": {"a": 1}, "before": {"a": 2}}}
+    assert decide({"field": "trigger.record.a", "op": "changed"}, context) is False
+
+
 def test_a_template_that_is_neither_true_nor_false_is_an_error() -> None:
     with pytest.raises(EvaluationError, match="is a string, not true or false"):
         decide("{{steps.check.output.word}}")

@@ -183,6 +183,11 @@ def test_branches_of_a_condition_and_a_switch(types: TaskTypes) -> None:
     assert nodes["z"].when == Ref("route", port="default")
 
 
+def test_a_task_may_declare_ports(types: TaskTypes) -> None:
+    nodes = nodes_of(dag(block("a", ports=["yes", "no"]), block("b", "a.yes")), types)
+    assert nodes["b"].when == Ref("a", port="yes")
+
+
 def test_the_body_of_a_loop(types: TaskTypes) -> None:
     nodes = nodes_of(
         dag(

@@ -260,6 +260,30 @@ def test_a_condition_may_be_written_in_several_ways(config: Json, types: TaskTyp
     )
 
 
+def test_a_task_may_declare_ports(types: TaskTypes) -> None:
+    document = graph(
+        [START, call("ask", ports=["yes", "no"]), call("a"), call("b"), call("c")],
+        "start -> ask",
+        "ask:yes -> a",
+        "ask:no -> b",
+        "ask -> c",
+    )
+    nodes = nodes_of(document, types)
+    assert nodes["a"].when == Ref("ask", port="yes")
+    assert nodes["b"].when == Ref("ask", port="no")
+    assert nodes["c"].when == Ref("ask")
+    document["edges"][1]["sourceHandle"] = "maybe"
+    problem = only_problem(document, types)
+    assert (problem.pointer, problem.code) == ("/edges/1/sourceHandle", "unknown_handle")
+
+
+def test_handles_of_tasks_without_ports_only_say_where_a_line_is_drawn(types: TaskTypes) -> None:
+    document = graph([START, call("a"), call("b")], "start:bottom -> a", "a:source-right -> b")
+    nodes = nodes_of(document, types)
+    assert nodes["a"].when == Ref("start")
+    assert nodes["b"].when == Ref("a")
+
+
 @pytest.mark.parametrize(
     ("config", "port"),
     [
@@ -299,6 +323,29 @@ def test_a_switch_takes_the_first_case_that_is_true(
     context = {"trigger": {"kind": "silver", "count": 2}}
     taken = next((name for name, test in work.cases if test.evaluate(context)), work.default)
     assert taken == port
+
+
+@pytest.mark.parametrize(
+    ("config", "pointer", "said"),
+    [
+        ({"value": 1, "cases": ["a", "a"]}, "/cases/1", "two cases `a`"),
+        ({"value": 1, "cases": ["default"]}, "/cases/0", "two cases `default`"),
+        ({"value": 1, "cases": []}, "/cases", "needs `cases`"),
+        ({"value": 1, "cases": [None]}, "/cases/0", "`name` is missing"),
+        ({"value": 1, "cases": [{"name": "a"}]}, "/cases/0", "`value` is missing"),
+        ({"value": 1, "cases": ["{{trigger.a}}"]}, "/cases/0/value", "is fixed"),
+        ({"cases": ["a"]}, "/cases/0/value", "no `value` to compare"),
+        ({"value": 1, "field": "trigger.a", "cases": ["a"]}, "/value", "either `field`"),
+        ({"field": "kind", "cases": ["a"]}, "/field", "it can look at trigger"),
+        ({"value": 1, "cases": list(range(201))}, "/cases", "200 cases"),
+    ],
+)
+def test_a_bad_switch_says_what_to_do(
+    config: Json, pointer: str, said: str, types: TaskTypes
+) -> None:
+    switch = {"id": "s", "type": "logic_switch", "config": config}
+    problems = compile_document(graph([START, switch], "start -> s"), types).problems
+    assert (problems[0].pointer, said in problems[0].message) == (f"/nodes/1/config{pointer}", True)
 
 
 # --- joins --------------------------------------------------------------------------------------
@@ -577,6 +624,9 @@ def test_a_workflow_may_have_a_timeout(types: TaskTypes) -> None:
         (graph([call("a", retry=3)]), "/nodes/0/retry", "an object"),
         (graph([call("a", retry={"max": 3})]), "/nodes/0/retry/max", "no field `max`"),
         (graph([call("a", retry={"backoff": "linear"})]), "/nodes/0/retry/backoff", "exponential"),
+        (graph([call("a", ports=["x", "x"])]), "/nodes/0/ports/1", "unlike the others"),
+        (graph([call("a", ports=["error"])]), "/nodes/0/ports/0", "other than `error`"),
+        (graph([{**START, "ports": ["x"]}]), "/nodes/0/ports", "Only tasks"),
         (graph([call("a", max_visits=0)]), "/nodes/0/max_visits", "must be from 1"),
         (graph([call("a", join="some")]), "/nodes/0/join", '`"any"`'),
         (graph([call("a", join={"n_of_m": True})]), "/nodes/0/join", '`"any"`'),
