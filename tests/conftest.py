@@ -1,3 +1,9 @@
 """Fixtures live in plug-in modules beside this file, one per topic."""
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_store", "tests.fix_engine"]
+import pytest
+
+pytest_plugins = ["tests.fix_servers", "tests.fix_store", "tests.fix_engine", "tests.fix_gateway"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the fault tests ten times as long")

@@ -116,16 +116,17 @@ async def start_runs(
                 again.append(place)
                 results.append(Refused())
     if again:
-        known = await _known(connection, [requests[place].key for place in again])
+        found_runs = await known(connection, [requests[place].key for place in again])
         for place in again:
-            run_id = known.get(requests[place].key)
+            run_id = found_runs.get(requests[place].key)
             if run_id is None:  # its transaction was rolled back between the two statements
                 raise ConflictError("The start of the same run was given up meanwhile. Try again.")
             results[place] = Duplicate(run_id)
     return results
 
 
-async def _known(connection: Connection, keys: Sequence[bytes | None]) -> dict[bytes | None, UUID]:
+async def known(connection: Connection, keys: Sequence[bytes | None]) -> dict[bytes | None, UUID]:
+    """The runs that keys belong to; a key that started none is left out."""
     cursor = await connection.execute(_KNOWN, {"keys": list(keys)}, binary=True)
     return {bytes(key): run_id for key, run_id in await cursor.fetchall()}
 

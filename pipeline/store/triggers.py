@@ -29,6 +29,7 @@ _INSERT = query("triggers.insert")
 _BUMP = query("triggers.bump")
 _GENERATION = query("triggers.generation")
 _ACTIVE = query("triggers.active")
+_OF_WORKFLOW = query("triggers.of_workflow")
 _PUT_WEBHOOK = query("triggers.put_webhook")
 _SET_SECRET = query("triggers.set_secret")
 _WEBHOOKS = query("triggers.webhooks")
@@ -149,6 +150,15 @@ async def active(connection: Connection, kind: str | None = None) -> list[Active
         ActiveTrigger(row.org_id, row.workflow_id, row.version, row.activated_at, row.spec())
         for row in rows
     ]
+
+
+async def of_workflow(
+    connection: Connection, org: UUID, workflow_id: UUID
+) -> list[TriggerSpec] | None:
+    """The triggers of one workflow by node; None if it is not there, or not active."""
+    values = {"org": org, "id": workflow_id}
+    rows = await every(connection, _Row, _OF_WORKFLOW, values)
+    return [row.spec() for row in rows if row.node is not None] if rows else None
 
 
 async def webhooks(connection: Connection, org: UUID, workflow_id: UUID) -> list[Webhook]:

@@ -89,7 +89,7 @@ async def update(
 
     Raises `NotFoundError`, and `StateError` if it is archived or its version is not `expected`.
     """
-    found = await _lock(connection, org, workflow_id)
+    found = await lock(connection, org, workflow_id)
     if found.status == ARCHIVED:
         raise StateError("An archived workflow cannot be changed. Create a new one from it.")
     if expected is not None and found.version != expected:
@@ -121,7 +121,7 @@ async def set_status(
     With `expected`, refuses if another version became current since `triggers` were compiled.
     Raises `NotFoundError`, and `StateError` that names what is possible.
     """
-    found = await _lock(connection, org, workflow_id)
+    found = await lock(connection, org, workflow_id)
     allowed = TRANSITIONS[found.status]
     if status not in allowed:
         possible = " or ".join(allowed) or "nothing else"
@@ -141,7 +141,7 @@ async def set_status(
 
 async def delete(connection: Connection, org: UUID, workflow_id: UUID) -> None:
     """Hides the workflow and takes its triggers away; runs go on. Raises `NotFoundError`."""
-    found = await _lock(connection, org, workflow_id)
+    found = await lock(connection, org, workflow_id)
     await connection.execute(_DELETE, {"id": workflow_id})
     if found.status == ACTIVE:
         await trigger_rows.switch(connection, org, workflow_id, found.version, ())
@@ -166,7 +166,8 @@ async def find(
     return await every(connection, Workflow, _LIST, values)
 
 
-async def _lock(connection: Connection, org: UUID, workflow_id: UUID) -> Workflow:
+async def lock(connection: Connection, org: UUID, workflow_id: UUID) -> Workflow:
+    """One workflow, held until the end of the transaction. Raises `NotFoundError`."""
     values = {"org": org, "id": workflow_id}
     return _found(await one(connection, Workflow, _LOCK, values), workflow_id)
 

@@ -50,3 +50,11 @@ order by node;
 -- Where a webhook leads; found before the organisation is known.
 select org_id, workflow_id, node, encrypted_secret, status, version
 from permaflow.webhook_by_token(%(token)s);
+
+-- name: of_workflow
+-- The triggers of one active workflow; a row without a trigger if it is active and has none.
+select trigger.org_id, workflow.id as workflow_id, workflow.version, node, kind, object, events, conditions, settings,
+  workflow.activated_at
+from permaflow.workflow left join permaflow.trigger on trigger.workflow_id = workflow.id
+where workflow.id = %(id)s and workflow.org_id = %(org)s and workflow.status = 'active' and deleted_at is null
+order by node;

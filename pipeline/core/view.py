@@ -1,0 +1,207 @@
+"""A journal as people see it: the steps of a run, and what to tell who watches it.
+
+Unlike `fold` this needs no plan, keeps what has happened in scopes that have closed, and knows the
+times. It decides nothing, and nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from permaflow.plan import Json
+from pipeline.core.entries import (
+    Cancelled,
+    CancelRequested,
+    Dispatched,
+    Entry,
+    Failed,
+    Finished,
+    Iterated,
+    IterationFailed,
+    Jumped,
+    LoopOpened,
+    Parked,
+    Retrying,
+    Skipped,
+    Started,
+    Succeeded,
+    Waiting,
+)
+
+RUN_COMPLETED = "run_completed"
+"""The event that is the last of every run, however it ended."""
+
+OPEN = frozenset({"running", "retrying", "waiting"})
+"""The statuses of a step that has not ended."""
+
+
+class Step:
+    """One node in one scope. `ref` names an output that is kept apart."""
+
+    __slots__ = (
+        "attempts",
+        "error",
+        "finished_at",
+        "node",
+        "output",
+        "port",
+        "ref",
+        "scope",
+        "started_at",
+        "status",
+    )
+
+    def __init__(self, scope: str, node: str, at: datetime) -> None:
+        self.scope = scope
+        self.node = node
+        self.status = "running"
+        self.attempts = 0
+        self.started_at = at
+        self.finished_at: datetime | None = None
+        self.port: str | None = None
+        self.error: dict[str, Json] | None = None
+        self.output: Json = None
+        self.ref: str | None = None
+
+
+class History:
+    """The steps of a run, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[str, str], Step] = {}
+        self.status: str | None = None
+        self._open: dict[tuple[str, str], Step] = {}
+
+    def add(self, at: datetime, entries: Iterable[Entry]) -> None:
+        """The next row of the journal."""
+        for entry in entries:
+            self._add(at, entry)
+
+    def counts(self) -> dict[str, int]:
+        """How many steps have each status."""
+        found: dict[str, int] = {}
+        for step in self.steps.values():
+            found[step.status] = found.get(step.status, 0) + 1
+        return found
+
+    def _add(self, at: datetime, entry: Entry) -> None:
+        match entry:
+            case Dispatched(scope, node, attempt):
+                step = self._begin(scope, node, at)
+                step.attempts = attempt
+            case Succeeded(scope, node, attempt, output, port, ref):
+                step = self._step(scope, node, at)
+                step.output, step.port, step.ref, step.error = (
+                    output or step.output,
+                    port,
+                    ref,
+                    None,
+                )
+                step.attempts = max(step.attempts, attempt, 1)
+                self._end(step, at, "completed")
+            case Failed(scope, node, attempt, code, message, timed_out, details):
+                step = self._step(scope, node, at)
+                step.attempts = max(step.attempts, attempt)
+                step.error = _error(code, message, details)
+                self._end(step, at, "timed_out" if timed_out else "failed")
+            case Retrying(scope, node, _, delay, code, message):
+                step = self._step(scope, node, at)
+                step.status, step.error = "retrying", _error(code, message) | {"retry_in": delay}
+            case Parked(scope, node):
+                self._step(scope, node, at).status = "waiting"
+            case Waiting(scope, node):
+                self._begin(scope, node, at).status = "waiting"
+            case Skipped(scope, node):
+                self._end(self._begin(scope, node, at), at, "skipped")
+            case Cancelled(scope, node):
+                self._end(self._step(scope, node, at), at, "cancelled")
+            case LoopOpened(scope, node, items):
+                count = len(items) if isinstance(items, list) else None
+                self._begin(scope, node, at).output = {"count": count, "failed": 0}
+            case IterationFailed(scope):
+                self._iteration_failed(scope, at)
+            case Finished(status=status):
+                self.status = status
+                for step in list(self._open.values()):
+                    self._end(step, at, "cancelled")
+            case _:
+                pass
+
+    def _step(self, scope: str, node: str, at: datetime) -> Step:
+        step = self.steps.get((scope, node))
+        if step is None:
+            step = self.steps[scope, node] = self._open[scope, node] = Step(scope, node, at)
+        return step
+
+    def _begin(self, scope: str, node: str, at: datetime) -> Step:
+        """The step, open; after a jump it begins anew."""
+        step = self._step(scope, node, at)
+        if step.finished_at is not None:
+            step.started_at, step.finished_at = at, None
+            step.output = step.ref = step.port = step.error = None
+        step.status = "running"
+        self._open[scope, node] = step
+        return step
+
+    def _end(self, step: Step, at: datetime, status: str) -> None:
+        step.status = status
+        step.finished_at = at
+        self._open.pop((step.scope, step.node), None)
+
+    def _iteration_failed(self, scope: str, at: datetime) -> None:
+        for step in list(self._open.values()):
+            if step.scope == scope or step.scope.startswith(f"{scope}."):
+                self._end(step, at, "cancelled")
+        outer, _, name = scope.rpartition(".")
+        loop = self.steps.get((outer, name.partition("[")[0].partition("@")[0]))
+        if loop is not None and isinstance(loop.output, dict):
+            loop.output["failed"] += 1
+
+
+def _error(code: str, message: str, details: Json = None) -> dict[str, Json]:
+    error: dict[str, Json] = {"code": code, "message": message}
+    return error if details is None else error | {"details": details}
+
+
+def tell(entry: Entry) -> tuple[str, dict[str, Any]]:
+    """The name of an event, and its data."""
+    name, data = _NAMES[type(entry)], dict(entry._asdict())
+    match entry:
+        case Succeeded(ref=None) | Skipped() | Cancelled() | Dispatched():
+            data.pop("ref", None)
+        case Succeeded():
+            del data["output"]
+        case LoopOpened(items=items):
+            data = {"scope": entry.scope, "node": entry.node}
+            data["count"] = len(items) if isinstance(items, list) else None
+        case Retrying() | Failed():
+            error = _error(data.pop("code"), data.pop("message"), data.pop("details", None))
+            data["error"] = error
+        case Finished(status=status, code=code, message=message, node=node):
+            data = {"status": status, "error": None}
+            if code:
+                data["error"] = {"code": code, "message": message, "node": node}
+        case _:
+            pass
+    return name, data
+
+
+_NAMES: dict[type[Any], str] = {
+    Started: "run_started",
+    Dispatched: "step_started",
+    Succeeded: "step_completed",
+    Failed: "step_failed",
+    Retrying: "step_retrying",
+    Parked: "step_waiting",
+    Waiting: "step_waiting",
+    Skipped: "step_skipped",
+    Cancelled: "step_cancelled",
+    LoopOpened: "loop_started",
+    Iterated: "loop_advanced",
+    IterationFailed: "iteration_failed",
+    Jumped: "step_jumped",
+    CancelRequested: "run_cancel_requested",
+    Finished: RUN_COMPLETED,
+}

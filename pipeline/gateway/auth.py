@@ -1,0 +1,119 @@
+"""Who may do what: API keys, their scopes, and the policy that every route declares.
+
+A key is looked up at most every few seconds, so a revoked one is refused within `KEPT` seconds.
+Lookups of the same key at the same moment share one query. An unknown key is remembered for
+a moment, too, so that guessing costs us little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import HTTPConnection
+
+from pipeline.gateway.problems import Refusal
+from pipeline.store.keys import Caller
+
+PUBLIC = "public"
+ADMIN = "admin"
+SCOPES = frozenset(
+    {
+        "workflows:read",
+        "workflows:write",
+        "runs:read",
+        "runs:write",
+        "records:read",
+        "records:write",
+        ADMIN,
+    }
+)
+"""What a key may be allowed to do. `admin` includes all others."""
+
+KEPT = 4.0
+KEPT_UNKNOWN = 1.0
+MOST_KEPT = 10_000
+
+_CALLER = "permaflow.caller"
+_REALM = 'Bearer realm="permaflow"'
+
+Verify = Callable[[str], Awaitable[Caller | None]]
+
+
+class Guard:
+    """Lets requests in. `verify` asks the store about the text of a key."""
+
+    def __init__(self, verify: Verify) -> None:
+        self._verify = verify
+        self._kept: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
+
+    async def admit(self, request: HTTPConnection, needs: str) -> Caller:
+        """Who is asking; 401 without a good key, 403 without the scope."""
+        text = bearer(request)
+        caller = await self.find(text) if text else None
+        if caller is None:
+            raise _unauthorized(given=bool(text))
+        if needs not in caller.scopes and ADMIN not in caller.scopes:
+            raise Refusal(
+                403,
+                "missing_scope",
+                f"This needs the scope `{needs}`, which the API key {caller.key_id} does not have.",
+                headers={"www-authenticate": f'{_REALM}, error="insufficient_scope"'},
+            )
+        request.scope[_CALLER] = caller
+        return caller
+
+    async def find(self, text: str) -> Caller | None:
+        """Who the key speaks for, as of a few seconds ago at most."""
+        name = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] > _now():
+            return kept[1]
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.ensure_future(self._ask(name, text))
+            asking.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, name: bytes, text: str) -> Caller | None:
+        asked_at = _now()
+        caller = await self._verify(text)
+        self._kept[name] = (asked_at + (KEPT_UNKNOWN if caller is None else KEPT), caller)
+        self._kept.move_to_end(name)
+        while len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return caller
+
+
+def bearer(request: HTTPConnection) -> str:
+    """The key that a request carries, or nothing."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """Whom the guard let in."""
+    caller: Caller = request.scope[_CALLER]
+    return caller
+
+
+def name_of(caller: Caller) -> str:
+    """Who did it, for the record: the user of the key, or the key itself."""
+    return caller.user_name or f"key:{caller.name or caller.key_id}"
+
+
+def _unauthorized(*, given: bool) -> Refusal:
+    detail = (
+        "The API key is unknown, revoked or expired."
+        if given
+        else "Send an API key: `Authorization: Bearer pf_…`."
+    )
+    header = f'{_REALM}, error="invalid_token"' if given else _REALM
+    return Refusal(401, "unauthorized", detail, headers={"www-authenticate": header})
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

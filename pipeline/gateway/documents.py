@@ -1,0 +1,144 @@
+"""Documents of workflows at the door: compiled, checked, and warned about.
+
+A large document is compiled in another thread, so that webhooks do not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from connectors.webhook_signatures import UNSIGNED, read_verification
+from permaflow.errors import InputError
+from permaflow.plan import Compiled, Json, Problem, TaskTypes, TriggerSpec
+from pipeline.core.program import Program
+from pipeline.gateway.input_schemas import compile_schema
+from pipeline.gateway.problems import Refusal, within
+from pipeline.gateway.shared_pool import SharedPool
+from pipeline.store import versions
+from specs.dialects import DIALECTS, compile_document
+
+LARGE = 16_000
+"""Bytes from which on a document is compiled in a thread."""
+
+MOST_PROGRAMS = 200
+WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a document came to. `problems` and `warnings` point into the document."""
+
+    dialect: str
+    compiled: Compiled
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def triggers(self) -> Sequence[TriggerSpec]:
+        return self.compiled.triggers
+
+
+class Documents:
+    """Compiles documents against the task types of this installation."""
+
+    def __init__(self, types: TaskTypes, pool: SharedPool) -> None:
+        self._types = types
+        self._pool = pool
+        self._programs: OrderedDict[tuple[UUID, int], Program] = OrderedDict()
+
+    async def check(self, document: Json, size: int) -> Checked:
+        """Everything that can be said about a document whose text has `size` bytes."""
+        if size < LARGE:
+            compiled = compile_document(document, self._types)
+        else:
+            compiled = await asyncio.to_thread(compile_document, document, self._types)
+        dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
+        problems, warnings = _look_at_triggers(document, compiled.triggers)
+        return Checked(dialect, compiled, (*compiled.problems, *problems), warnings)
+
+    async def accept(self, document: Json, size: int, pointer: str) -> Checked:
+        """The same, but a document with problems is refused with all of them."""
+        checked = await self.check(document, size)
+        if checked.problems:
+            count = len(checked.problems)
+            raise Refusal(
+                422,
+                "invalid_document",
+                f"The document has {count} problem{'s' * (count != 1)}.",
+                errors=within(pointer, checked.problems),
+            )
+        return checked
+
+    async def program(self, org: UUID, workflow_id: UUID, version: int) -> Program | None:
+        """The program of a version; None if it does not compile here.
+
+        Only for a workflow that the organisation is known to own.
+        """
+        key = (workflow_id, version)
+        program = self._programs.get(key)
+        if program is None:
+            found = await self._pool.run_as(org, versions.document, workflow_id, version)
+            document = orjson.loads(found.document)
+            plan = (await self.check(document, len(found.document))).compiled.plan
+            if plan is None:
+                return None
+            program = self._programs[key] = Program(plan)
+            if len(self._programs) > MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+        else:
+            self._programs.move_to_end(key)
+        return program
+
+
+def is_signed(trigger: TriggerSpec) -> bool:
+    """Whether senders to this trigger must sign."""
+    return (
+        trigger.kind == WEBHOOK
+        and read_verification(trigger.settings.get("verification")).scheme != UNSIGNED
+    )
+
+
+def _look_at_triggers(
+    document: Json, triggers: Sequence[TriggerSpec]
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    for index, trigger in enumerate(triggers):
+        config = f"{_place(document, trigger.node, index)}/config"
+        try:
+            compile_schema(trigger.settings.get("input_schema"))
+        except InputError as error:
+            problems.append(Problem(f"{config}/input_schema", "bad_schema", str(error)))
+        if trigger.kind != WEBHOOK:
+            continue
+        place = f"{config}/verification"
+        try:
+            verification = read_verification(trigger.settings.get("verification"))
+        except InputError as error:
+            problems.append(Problem(place + error.pointer, "bad_verification", str(error)))
+            continue
+        if verification.scheme == UNSIGNED:
+            message = (
+                "Whoever knows the address can start this workflow. Let the sender sign: "
+                '`"verification": {"scheme": "hmac"}` (or github, stripe, slack, shopify, '
+                'standard). To keep it open, write `"verification": "none"`.'
+            )
+            if "verification" not in trigger.settings:
+                warnings.append(Problem(place, "unsigned_webhook", message))
+    return tuple(problems), tuple(warnings)
+
+
+def _place(document: Json, node: str, index: int) -> str:
+    """Where a trigger stands in its document: among the nodes, or in a list of triggers."""
+    nodes = document.get("nodes")
+    if isinstance(nodes, list):
+        for place, each in enumerate(nodes):
+            if isinstance(each, dict) and each.get("id") == node:
+                return f"/nodes/{place}"
+    return f"/triggers/{index}" if isinstance(document.get("triggers"), list) else ""

@@ -1,0 +1,121 @@
+"""Journals read for people: the history of a run, and what it gave back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+import orjson
+
+from permaflow.plan import Json
+from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
+from pipeline.core.fold import replay
+from pipeline.core.program import Program
+from pipeline.core.state import Run as Replayed
+from pipeline.core.view import History
+from pipeline.gateway.ports import Ports
+from pipeline.store import payloads, runs
+from pipeline.store.runs import JournalRow, Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SLICE = 1_000
+"""Rows of a journal that are read at once."""
+
+LONG = 200
+"""Rows from which on a journal is folded in a thread, so that nobody waits for it."""
+
+RUNS = "/workflows/v1/runs"
+
+
+def reference(run_id: UUID, ref: UUID | str) -> dict[str, str]:
+    """What stands for a value that is kept apart."""
+    return {"$ref": f"{RUNS}/{run_id}/values/{ref}"}
+
+
+def entries_of(row: JournalRow) -> list[Entry]:
+    return from_row(orjson.loads(row.entries))
+
+
+class Histories:
+    """Reads journals."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def rows(self, org: UUID, run_id: UUID) -> list[JournalRow]:
+        """The whole journal, read in slices."""
+        found: list[JournalRow] = []
+        while True:
+            after = found[-1].seq if found else 0
+            rows = await self._ports.pool.run_as(
+                org, runs.journal, org, run_id, after=after, limit=SLICE
+            )
+            found += rows
+            if len(rows) < SLICE:
+                return found
+
+    async def history(self, rows: list[JournalRow]) -> History:
+        """What happened, step by step."""
+        return await _apart(len(rows), _history, rows)
+
+    async def output(self, run: Run, rows: list[JournalRow]) -> Json:
+        """What a run gave back; None while it is open, or if its document is unknown here."""
+        if run.finished_at is None or not rows:
+            return None
+        program = await self._ports.documents.program(run.org_id, run.workflow_id, run.version)
+        if program is None:
+            return None
+        items = await self._loop_items(run, rows)
+        return await _apart(len(rows), _output, program, run, rows, items)
+
+    async def _loop_items(self, run: Run, rows: list[JournalRow]) -> dict[str, Json]:
+        """The large lists that loops ran over: without them a loop cannot be folded."""
+        refs = [
+            UUID(entry.ref)
+            for row in rows
+            if b'"loop_opened"' in row.entries
+            for entry in entries_of(row)
+            if isinstance(entry, LoopOpened) and entry.ref
+        ]
+        if not refs:
+            return {}
+        bodies = await self._ports.pool.run_as(run.org_id, payloads.get, refs)
+        return {str(ref): orjson.loads(body) for ref, body in bodies.items()}
+
+
+async def _apart(rows: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    if rows < LONG:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def _history(rows: list[JournalRow]) -> History:
+    history = History()
+    for row in rows:
+        history.add(row.at, entries_of(row))
+    return history
+
+
+def _output(program: Program, run: Run, rows: list[JournalRow], items: dict[str, Json]) -> Json:
+    def known(entry: Entry) -> Entry:
+        match entry:
+            case Succeeded(ref=str(ref)):
+                return entry._replace(output=reference(run.id, ref))
+            case LoopOpened(ref=str(ref)):
+                return entry._replace(items=items.get(ref) or [])
+        return entry
+
+    replayed = Replayed(run.id, program, input_of(run), run.trigger_node)
+    replay(replayed, [(row.seq, [known(entry) for entry in entries_of(row)]) for row in rows])
+    return replayed.output()
+
+
+def input_of(run: Run) -> Json:
+    """The trigger's data, or a reference to it."""
+    if run.input_ref is not None:
+        return reference(run.id, run.input_ref)
+    return None if run.input is None else orjson.loads(run.input)

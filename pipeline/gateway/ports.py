@@ -1,0 +1,43 @@
+"""What the handlers of the gateway reach the world through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from permaflow.plan import TaskTypes
+from pipeline.bus.port import Bus
+from pipeline.gateway.documents import Documents
+from pipeline.gateway.entrances import Entrances
+from pipeline.gateway.shared_pool import SharedPool
+from pipeline.gateway.starts import StartBatcher
+from pipeline.settings import Settings
+from pipeline.store.database import Database
+from pipeline.store.secrets import SecretBox, open_box
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The store, the bus, and what is kept in memory of them."""
+
+    bus: Bus
+    pool: SharedPool
+    settings: Settings
+    box: SecretBox
+    documents: Documents
+    entrances: Entrances
+    starts: StartBatcher
+
+
+def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Settings) -> Ports:
+    """Raises `SettingsError` for encryption keys that are none."""
+    pool = SharedPool(database, settings.database_pool - 1)
+    box = open_box(settings.encryption_keys.get_secret_value())
+    return Ports(
+        bus=bus,
+        pool=pool,
+        settings=settings,
+        box=box,
+        documents=Documents(types, pool),
+        entrances=Entrances(pool, box),
+        starts=StartBatcher(database, bus, settings.inline_bytes),
+    )

@@ -1,0 +1,152 @@
+"""POST /workflows/v1/runs: the hot path. Checked, committed, and only then answered."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from permaflow.errors import NotFoundError
+from permaflow.plan import Json
+from pipeline.gateway.answers import JSON
+from pipeline.gateway.auth import caller_of, name_of
+from pipeline.gateway.bodies import invalid, read_json, validate
+from pipeline.gateway.entrances import Entrance
+from pipeline.gateway.input_schemas import misfits
+from pipeline.gateway.ports import Ports
+from pipeline.gateway.problems import Refusal
+from pipeline.gateway.shapes import RunBody
+from pipeline.ids import new_id
+from pipeline.store import payloads, runs
+from pipeline.store.database import Connection
+from pipeline.store.runs import Run
+from pipeline.store.starts import NOT_ACTIVE, Duplicate, Started, StartRequest, run_key
+
+ROOT = "/workflows/v1/runs"
+ENVELOPE = 10_000
+SOURCE = "api"
+ANY_WORKFLOW = UUID(int=0)
+LONGEST_KEY = 255
+
+
+class RunStarts:
+    """The handler."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def start_run(self, request: Request) -> Response:
+        """Start a run. It is stored when the answer comes, and goes on whatever happens.
+
+        The same `Idempotency-Key` gives the same run; with another body it is a 422.
+        """
+        caller = caller_of(request)
+        _, value = await read_json(request, self._ports.settings.max_input_bytes + ENVELOPE)
+        body = validate(RunBody, value)
+        entrance = await self._ports.entrances.workflow(caller.org, body.workflow_id)
+        if entrance is None:
+            raise NotFoundError(NOT_ACTIVE)
+        given = "input" if body.trigger_data is None else "trigger_data"
+        data = body.input if body.trigger_data is None else body.trigger_data
+        if entrance.schema is not None and (found := misfits(entrance.schema, data, f"/{given}")):
+            raise invalid(found, "The input is not what the trigger's `input_schema` describes.")
+        wanted = StartRequest(
+            new_id(),
+            caller.org,
+            body.workflow_id,
+            SOURCE,
+            key=_key(caller.org, request),
+            input=orjson.dumps(as_trigger(entrance, data)),
+            trigger_node=entrance.trigger.node if entrance.trigger else "",
+            type=body.type,
+            resource_type=body.resource_type,
+            resource_id=body.resource_id,
+            requested_by=body.requested_by or name_of(caller),
+        )
+        match await self._ports.starts.start(wanted):
+            case Started(run_id=run_id, version=version):
+                return accepted(run_id, body.workflow_id, version, "running", 202)
+            case Duplicate(run_id=run_id):
+                run, stored = await self._ports.pool.run_as(
+                    caller.org, _earlier, caller.org, run_id
+                )
+                if not _same(wanted, run, stored):
+                    raise Refusal(
+                        422,
+                        "idempotency_key_reused",
+                        f"This Idempotency-Key started the run {run_id}, from another body.",
+                    )
+                return accepted(run.id, run.workflow_id, run.version, run.status, 200)
+            case _:
+                raise NotFoundError(NOT_ACTIVE)
+
+
+def as_trigger(entrance: Entrance, data: Json) -> Json:
+    """What `{{trigger.…}}` is in a run that somebody started by hand.
+
+    A workflow that waits for changes of records finds the data as its `record`, too.
+    """
+    value = {} if data is None else data
+    of_records = entrance.trigger is not None and entrance.trigger.kind == "record"
+    if of_records and isinstance(value, dict) and "record" not in value:
+        return {**value, "record": value}
+    return value
+
+
+def accepted(run_id: UUID, workflow_id: UUID, version: int, status: str, code: int) -> Response:
+    """Where to look for the run."""
+    path = f"{ROOT}/{run_id}"
+    body: dict[str, Any] = {
+        "id": run_id,
+        "run_id": run_id,
+        "workflow_id": workflow_id,
+        "version": version,
+        "status": status,
+        "links": links(path),
+    }
+    headers = {"location": path}
+    if code == 202:
+        headers["retry-after"] = "1"
+    return Response(orjson.dumps(body), code, headers=headers, media_type=JSON)
+
+
+def links(path: str) -> dict[str, str]:
+    return {
+        "self": path,
+        "steps": f"{path}/steps",
+        "stream": f"{path}/stream",
+        "cancel": f"{path}/cancel",
+    }
+
+
+def _key(org: UUID, request: Request) -> bytes | None:
+    """A key is the caller's own: it names one request, whatever workflow that was for."""
+    text = request.headers.get("idempotency-key")
+    if text is None:
+        return None
+    if not 1 <= len(text) <= LONGEST_KEY:
+        raise Refusal(
+            400, "bad_parameter", f"An Idempotency-Key has 1 to {LONGEST_KEY} characters."
+        )
+    return run_key(org, ANY_WORKFLOW, "", SOURCE, text)
+
+
+async def _earlier(connection: Connection, org: UUID, run_id: UUID) -> tuple[Run, bytes | None]:
+    run = await runs.get(connection, org, run_id)
+    if run.input_ref is None:
+        return run, run.input
+    return run, (await payloads.get(connection, [run.input_ref])).get(run.input_ref)
+
+
+def _same(wanted: StartRequest, run: Run, stored: bytes | None) -> bool:
+    """Whether the run is what the request asks for."""
+    return (run.workflow_id, run.type, run.resource_type, run.resource_id, run.requested_by) == (
+        wanted.workflow_id,
+        wanted.type,
+        wanted.resource_type,
+        wanted.resource_id,
+        wanted.requested_by,
+    ) and orjson.loads(stored or b"null") == orjson.loads(wanted.input or b"null")

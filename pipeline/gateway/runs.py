@@ -1,0 +1,236 @@
+"""/workflows/v1/runs: finding runs, looking at one, and ending it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import Query
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from permaflow.errors import NotFoundError, StateError
+from pipeline import starter
+from pipeline.gateway import answers
+from pipeline.gateway.answers import JSON, answer
+from pipeline.gateway.auth import caller_of, name_of
+from pipeline.gateway.bodies import parse_json, read_bytes, validate
+from pipeline.gateway.histories import Histories, input_of, reference
+from pipeline.gateway.ports import Ports
+from pipeline.gateway.run_starts import ROOT, links
+from pipeline.gateway.shapes import (
+    CancelBody,
+    RunStatus,
+    RunSummary,
+    RunView,
+    StepView,
+    milliseconds,
+)
+from pipeline.store import payloads, runs
+from pipeline.store.database import Connection
+from pipeline.store.runs import Run, RunFilter
+
+ALIASES = {"success": "completed", "error": "failed", "paused": "waiting"}
+STATUSES: tuple[str, ...] = RunStatus.__args__  # type: ignore[attr-defined]
+MOST_STEPS = 1_000
+
+
+class RunQuery(BaseModel):
+    """Which runs to list; what is given must all hold. `status` may be several, with commas."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    workflow_id: UUID | None = None
+    status: str | None = Field(None, description="Several are separated by commas.")
+    type: str | None = None
+    resource_type: str | None = Field(
+        None, validation_alias=AliasChoices("resource_type", "resourceType")
+    )
+    resource_id: str | None = Field(
+        None, validation_alias=AliasChoices("resource_id", "resourceId")
+    )
+    requested_by: str | None = Field(
+        None, validation_alias=AliasChoices("requested_by", "requestedBy", "triggeredBy")
+    )
+    parent_id: UUID | None = None
+    since: datetime | None = Field(None, description="Started at this moment, or later.")
+    until: datetime | None = Field(None, description="Started before this moment.")
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = None
+
+
+class Runs:
+    """The handlers."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._histories = Histories(ports)
+
+    async def list_runs(self, request: Request, wanted: Annotated[RunQuery, Query()]) -> Response:
+        """Runs, newest first, without their data."""
+        org = caller_of(request).org
+        chosen = RunFilter(
+            workflow_id=wanted.workflow_id,
+            statuses=read_statuses(wanted.status),
+            type=wanted.type,
+            resource_type=wanted.resource_type,
+            resource_id=wanted.resource_id,
+            requested_by=wanted.requested_by,
+            parent_id=wanted.parent_id,
+            since=_aware(wanted.since),
+            until=_aware(wanted.until),
+        )
+        found = await self._ports.pool.run_as(
+            org,
+            runs.find,
+            org,
+            chosen,
+            before=answers.uuid_cursor(wanted.cursor),
+            limit=wanted.limit + 1,
+        )
+        shown = found[: wanted.limit]
+        views = [RunSummary(**summary(run)) for run in shown]
+        return answers.page(request, found, wanted.limit, views, str(shown[-1].id) if shown else "")
+
+    async def get_run(self, request: Request, run_id: UUID) -> Response:
+        """A run, with what started it, what it gave back, and how its steps stand."""
+        org = caller_of(request).org
+        run = await self._ports.pool.run_as(org, runs.get, org, run_id)
+        rows = await self._histories.rows(org, run_id)
+        history = await self._histories.history(rows)
+        view = RunView(
+            **summary(run),
+            steps=history.counts(),
+            trigger_data=input_of(run),
+            output=await self._histories.output(run, rows),
+        )
+        return answer(view)
+
+    async def list_steps(
+        self,
+        request: Request,
+        run_id: UUID,
+        node: str | None = None,
+        status: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 200,
+        cursor: str | None = None,
+    ) -> Response:
+        """The steps of a run, in the order in which they began."""
+        org = caller_of(request).org
+        text = answers.decode_cursor(cursor) or "0"
+        if not text.isdecimal() or len(text) > 9:
+            raise answers.bad_parameter("cursor", "This is no cursor of ours.")
+        first = int(text)
+        run = await self._ports.pool.run_as(org, runs.get, org, run_id)
+        history = await self._histories.history(await self._histories.rows(org, run_id))
+        program = await self._ports.documents.program(org, run.workflow_id, run.version)
+        nodes = program.plan.nodes if program else {}
+        steps = [
+            step
+            for step in history.steps.values()
+            if node in (None, step.node) and status in (None, step.status)
+        ]
+        found = steps[first : first + limit + 1]
+        views = []
+        for step in found[:limit]:
+            planned = nodes.get(step.node)
+            output = reference(run_id, step.ref) if step.ref else step.output
+            if planned is not None and planned.type.startswith("trigger_"):
+                output = input_of(run)
+            views.append(
+                StepView(
+                    scope=step.scope,
+                    node=step.node,
+                    type=planned.type if planned else "",
+                    status=step.status,
+                    attempts=step.attempts,
+                    started_at=step.started_at,
+                    finished_at=step.finished_at,
+                    duration_ms=milliseconds(step.started_at, step.finished_at),
+                    port=step.port,
+                    error=step.error,
+                    output=output,
+                )
+            )
+        return answers.page(request, found, limit, views, str(first + limit))
+
+    async def get_value(self, request: Request, run_id: UUID, value_id: UUID) -> Response:
+        """A value that was too large to stand where it belongs."""
+        org = caller_of(request).org
+        body = await self._ports.pool.run_as(org, _value, org, run_id, value_id)
+        return Response(body, media_type=JSON)
+
+    async def cancel_run(self, request: Request, run_id: UUID) -> Response:
+        """Ask for the end of a run. One that was cancelled already is answered as it is."""
+        caller = caller_of(request)
+        raw = await read_bytes(request, 10_000)
+        body = validate(CancelBody, parse_json(raw, 10_000)) if raw.strip() else CancelBody()
+        by = name_of(caller)
+        run, asked = await self._ports.pool.run_as(caller.org, _cancel, caller.org, run_id, by)
+        if asked:
+            starter.cancel(self._ports.bus, run_id, caller.org, by, body.reason)
+        elif run.status != "cancelled":
+            raise StateError(f"The run is {run.status} already; it cannot be cancelled any more.")
+        headers = {"location": f"{ROOT}/{run_id}"}
+        return answer(RunSummary(**summary(run)), 202 if asked else 200, headers)
+
+
+def read_statuses(text: str | None) -> list[str] | None:
+    """The statuses that a filter names, by our names or those of others."""
+    if text is None:
+        return None
+    found = []
+    for part in text.split(","):
+        name = ALIASES.get(part.strip(), part.strip())
+        if name not in STATUSES:
+            known = ", ".join((*STATUSES, *ALIASES))
+            raise answers.bad_parameter("status", f"A status is one of {known}.")
+        found.append(name)
+    return found
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The members of a `RunSummary`."""
+    return {
+        "id": run.id,
+        "run_id": run.id,
+        "workflow_id": run.workflow_id,
+        "version": run.version,
+        "status": run.status,
+        "source": run.source,
+        "trigger_node": run.trigger_node,
+        "type": run.type,
+        "resource_type": run.resource_type,
+        "resource_id": run.resource_id,
+        "requested_by": run.requested_by,
+        "parent_id": run.parent_id,
+        "created_at": run.created_at,
+        "started_at": run.created_at,
+        "finished_at": run.finished_at,
+        "duration_ms": milliseconds(run.created_at, run.finished_at),
+        "cancel_requested_at": run.cancel_at,
+        "cancel_requested_by": run.cancel_by,
+        "error": None if run.error is None else orjson.loads(run.error),
+        "links": links(f"{ROOT}/{run.id}"),
+    }
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """A time without a zone is UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+async def _cancel(connection: Connection, org: UUID, run_id: UUID, by: str) -> tuple[Run, bool]:
+    asked = await runs.request_cancel(connection, org, run_id, by)
+    return await runs.get(connection, org, run_id), asked
+
+
+async def _value(connection: Connection, org: UUID, run_id: UUID, value_id: UUID) -> bytes:
+    await runs.get(connection, org, run_id)
+    found = await payloads.get(connection, [value_id])
+    if value_id not in found:
+        raise NotFoundError(f"There is no value {value_id} here.")
+    return found[value_id]

@@ -1,0 +1,64 @@
+"""Vertex: HTTP comes in. A webhook or a start is checked, committed, and only then answered 202.
+
+The answer waits for PostgreSQL and for nothing else: NATS is told without waiting, Redis is not
+asked. One process; to have more, start more.
+
+    error                          answer
+    what was sent is at fault      4xx, a problem (RFC 9457) that says where and what to do
+    store or bus away              503 with Retry-After; nothing was answered 2xx before its commit
+    a bug                          500 without internals; the log has it under the request's id
+"""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from permaflow.plan import TaskTypes
+from pipeline.bus.port import Bus
+from pipeline.gateway.app import Application
+from pipeline.gateway.ports import open_ports
+from pipeline.ops import Ops, QuietServer, open_socket
+from pipeline.settings import Settings
+from pipeline.store.database import Database
+
+LONGEST_GOODBYE = 8
+"""Seconds that open requests have to end when the process stops."""
+
+
+class Gateway:
+    """One process of the vertex. It listens from the moment it is made; `port` says where."""
+
+    def __init__(
+        self, bus: Bus, database: Database, types: TaskTypes, settings: Settings, ops: Ops
+    ) -> None:
+        """`database` is open in the role of the gateway. Raises `OSError` if the port is taken."""
+        self._ports = open_ports(bus, database, types, settings)
+        self.application = Application(self._ports, ops)
+        self._listener: socket.socket = open_socket(settings.http_host, settings.http_port)
+        config = uvicorn.Config(
+            self.application.asgi,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=LONGEST_GOODBYE,
+        )
+        self._server = QuietServer(config)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    async def run(self) -> None:
+        await self._server.serve([self._listener])
+        await self._ports.starts.close()
+
+    async def stop(self) -> None:
+        """Take no more requests, and finish what is open."""
+        self._server.should_exit = True
