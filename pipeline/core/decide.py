@@ -193,7 +193,9 @@ class _Turn:
     def _timer(self, key: str) -> None:
         timer = self.run.timers.get(key)
         if timer is None:
-            self.stale += 1
+            # Either long gone, or set by somebody else since this state was loaded: the shell
+            # makes sure of the former before it clears the timer.
+            self.unknown += 1
             self.effects.append(ClearTimer(key))
         elif timer.kind == "run":
             self.write(Finished("timed_out", "run_timeout", "The run took longer than it may."))
