@@ -1,7 +1,6 @@
 """The NATS wire protocol without I/O: bytes in, calls out.
 
-Written because the client library spends 240 µs of CPU on one idle round trip through two streams
-and this parser with `link.py` 70 µs; `bench/bus.py` measures both sides of that.
+Why this and not the client library: docs/adr/0006-own-nats-wire-client.md.
 The protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
 
