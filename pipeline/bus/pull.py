@@ -161,7 +161,7 @@ class Pull:
         reader.take(delivery)
 
     def _status(self, headers: bytes) -> None:
-        code, text = status_of(headers)
+        code, _ = status_of(headers)
         left = header(headers, "Nats-Pending-Messages")
         match code:
             case 100:
@@ -172,9 +172,7 @@ class Pull:
                 self._expired(self.outstanding)
             case 503:
                 self.lost()
-            case 409 if "Deleted" in text:
-                self.lost()
-            case _:  # a change of leader, a server that shuts down, a limit: not now
+            case _:  # a change of leader, a deleted consumer, a limit: ask again, and be told 503
                 self._reset()
                 self.reader.link.loop.call_later(TRY_AGAIN, self.reader.is_low, self)
 
