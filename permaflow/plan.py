@@ -189,7 +189,10 @@ class Retry:
         """How long before retry number `retry` (1 is the first); `chance` is in [0, 1)."""
         exponent = min(retry - 1, 64)
         longest = self.max_delay.total_seconds()
-        full = min(longest, self.initial_delay.total_seconds() * self.factor**exponent)
+        try:
+            full = min(longest, self.initial_delay.total_seconds() * self.factor**exponent)
+        except OverflowError:
+            full = longest if self.initial_delay else 0.0
         return timedelta(seconds=full * (1.0 - self.jitter * chance))
 
 
@@ -298,7 +301,8 @@ class Plan:
     """A whole workflow, ready to run.
 
     `exits` empty: the run is completed when every node has ended and none stopped it. Otherwise
-    it is completed if one of `exits` ended in SUCCESS, else failed.
+    it is completed if one of `exits` ended in SUCCESS, else failed. Each node that fires and each
+    further attempt is a step; a run that needs more than `max_steps` fails.
     """
 
     nodes: Mapping[str, Node]

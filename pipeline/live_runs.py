@@ -16,7 +16,7 @@ import msgspec
 from permaflow.errors import DocumentError, NotFoundError
 from permaflow.plan import Json
 from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
-from pipeline.core.fold import replay
+from pipeline.core.replay import replay
 from pipeline.core.state import Run
 from pipeline.programs import Programs
 from pipeline.store.journal import Journal, StoredRun

@@ -30,6 +30,7 @@ from permaflow.plan import (
     Task,
     Trigger,
 )
+from pipeline.core.delays import read_delay
 from pipeline.core.effects import (
     ClearTimer,
     Decision,
@@ -65,10 +66,12 @@ from pipeline.core.events import (
     TimerFired,
     Woken,
 )
-from pipeline.core.fold import fold
+from pipeline.core.fold import FOLDS
 from pipeline.core.loops import next_iterations, read_items
 from pipeline.core.state import RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
 from pipeline.core.truth import truth
+
+_GOLDEN = 0.618_033_988_749_895
 
 
 def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
@@ -81,10 +84,11 @@ def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
 
 def outstanding(run: Run) -> list[Dispatch]:
     """Every dispatch that is with a runner, asked for again: same attempts, same configs."""
-    turn = _Turn(run, 0.5)
+    found: list[Dispatch] = []
     for (scope_id, name), attempt in run.outstanding.items():
-        turn.dispatch(run.scopes[scope_id], run.plan_node(name), attempt)
-    return [effect for effect in turn.effects if isinstance(effect, Dispatch)]
+        state = run.scopes[scope_id].nodes[name]
+        found.append(_dispatch(scope_id, run.plan_node(name), state, attempt))
+    return found
 
 
 class _Turn:
@@ -96,6 +100,9 @@ class _Turn:
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
         self.queue: deque[tuple[Scope, str]] = deque()
+        self.loops: deque[tuple[Scope, str]] = deque()
+        self.target: tuple[Scope, str] | None = None
+        self.retries = 0
         self.stale = 0
         self.unknown = 0
 
@@ -115,7 +122,7 @@ class _Turn:
 
     def write(self, entry: Entry) -> None:
         self.entries.append(entry)
-        fold(self.run, (entry,))
+        FOLDS[type(entry)](self.run, entry)
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -163,7 +170,7 @@ class _Turn:
         node = self.run.plan_node(event.node)
         retry = node.retry
         if event.retryable and state.retries < retry.max_retries:
-            delay = retry.delay(state.retries + 1, self.chance).total_seconds()
+            delay = retry.delay(state.retries + 1, self._chance()).total_seconds()
             if event.after is not None:
                 delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
             key = timer_key("retry", event.scope, event.node, state.attempt)
@@ -190,6 +197,11 @@ class _Turn:
             details=event.details,
         )
 
+    def _chance(self) -> float:
+        """Another number for each retry: what fails together need not come back together."""
+        self.retries += 1
+        return (self.chance + (self.retries - 1) * _GOLDEN) % 1.0
+
     def _timer(self, key: str) -> None:
         timer = self.run.timers.get(key)
         if timer is None:
@@ -202,8 +214,9 @@ class _Turn:
         elif timer.kind == "delay":
             self._pass(self.run.scopes[timer.scope], timer.node)
         else:
-            scope = self.run.scopes[timer.scope]
-            self._attempt(scope, self.run.plan_node(timer.node))
+            node = self.run.plan_node(timer.node)
+            if self._within_limit(node):
+                self._attempt(self.run.scopes[timer.scope], node)
 
     # --- the start, and what follows from an ended node -------------------------------------------
 
@@ -230,18 +243,22 @@ class _Turn:
         """Go on until nothing more follows; then the run may be over."""
         run = self.run
         while not run.finished:
-            if self.queue:
-                scope, name = self.queue.popleft()
-                self._look(scope, name)
+            if self.target is not None:
+                (scope, name), self.target = self.target, None
+                self._fire(scope, run.plan_node(name))
+            elif self.queue:
+                self._look(*self.queue.popleft())
+            elif self.loops:
+                self._continue_loop(*self.loops.popleft())
             elif run.touched:
-                touched, run.touched = run.touched, []
-                for scope, name in dict.fromkeys(touched):
-                    self._continue_loop(scope, name)
+                self.loops.extend(dict.fromkeys(run.touched))
+                run.touched.clear()
             else:
                 if run.started and run.root.open == 0:
                     self._finish()
                 break
         self.queue.clear()
+        self.loops.clear()
 
     def _look(self, scope: Scope, name: str) -> None:
         """Fire or skip a node whose `when` has become known."""
@@ -278,16 +295,20 @@ class _Turn:
             if state.outcome is None:
                 self.write(Cancelled(scope.id, loser))
                 self._ended(scope, loser)
-        if self.run.steps_used >= self.run.program.plan.max_steps:
-            limit = self.run.program.plan.max_steps
-            self.write(
-                Finished("failed", "step_limit", f"The run used up its {limit} steps.", node.id)
-            )
+        if not self._within_limit(node):
             return
         try:
             self._work(scope, node)
         except EvaluationError as error:
             self._fail(scope, node, scope.node(node.id).attempt, error.code, str(error))
+
+    def _within_limit(self, node: Node) -> bool:
+        limit = self.run.program.plan.max_steps
+        if self.run.steps_used < limit:
+            return True
+        message = f"The run used up its {limit} steps."
+        self.write(Finished("failed", "step_limit", message, node.id))
+        return False
 
     def _work(self, scope: Scope, node: Node) -> None:
         match node.work:
@@ -317,19 +338,7 @@ class _Turn:
         self._ended(self.run.scopes.get(scope.id), name)
 
     def _delay(self, scope: Scope, node: Node, delay: Delay) -> None:
-        duration: float | None = None
-        until: str | None = None
-        if delay.duration is not None:
-            value = delay.duration.evaluate(scope.context)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                message = f"`duration` of `{node.id}` is {value!r}, which is no number of seconds."
-                raise EvaluationError(message)
-            duration = max(0.0, float(value))
-        elif delay.until is not None:
-            value = delay.until.evaluate(scope.context)
-            if not isinstance(value, str):
-                raise EvaluationError(f"`until` of `{node.id}` is {value!r}, which is no time.")
-            until = value
+        duration, until = read_delay(delay, node.id, scope.context)
         self.write(Waiting(scope.id, node.id, duration, until))
         key = timer_key("delay", scope.id, node.id, scope.node(node.id).attempt)
         self.effects.append(SetTimer(key, duration, until))
@@ -339,20 +348,13 @@ class _Turn:
         state = scope.node(node.id)
         attempt = state.attempt + 1
         try:
-            self.dispatch(scope, node, attempt)
+            config = self.run.program.renderers[node.id](scope.context)
         except EvaluationError as error:
             self._fail(scope, node, state.attempt, error.code, str(error))
             return
         self.write(Dispatched(scope.id, node.id, attempt))
-
-    def dispatch(self, scope: Scope, node: Node, attempt: int) -> None:
-        assert isinstance(node.work, Task)
-        config = self.run.program.renderers[node.id](scope.context)
-        timeout = node.timeout.total_seconds() if node.timeout is not None else None
-        visit = scope.node(node.id).visits
-        self.effects.append(
-            Dispatch(scope.id, node.id, attempt, node.work.stage, node.type, config, timeout, visit)
-        )
+        state.config = config
+        self.effects.append(_dispatch(scope.id, node, state, attempt))
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -391,9 +393,8 @@ class _Turn:
             return
         self._ended(scope, node.id)
         self.write(Jumped(scope.id, node.id, target))
-        self._fire(scope, self.run.plan_node(target))
-        if self.run.scopes.get(scope.id) is scope:
-            self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
+        self.target = (scope, target)
+        self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
 
     # --- loops ------------------------------------------------------------------------------------
 
@@ -440,3 +441,18 @@ class _Turn:
             ]
             self.effects.extend(StopStep(*step) for step in run.dropped_steps)
             run.dropped_steps.clear()
+
+
+def _dispatch(scope_id: str, node: Node, state: NodeState, attempt: int) -> Dispatch:
+    assert isinstance(node.work, Task)
+    timeout = node.timeout.total_seconds() if node.timeout is not None else None
+    return Dispatch(
+        scope_id,
+        node.id,
+        attempt,
+        node.work.stage,
+        node.type,
+        state.config,
+        timeout,
+        state.visits,
+    )

@@ -58,7 +58,7 @@ class Decision:
     """Entries to append as one journal row, and effects to carry out afterwards.
 
     `stale` counts the events that came too late, `unknown` those that speak of something that the
-    state does not know yet: a sign that somebody else appended since it was loaded.
+    state does not know: a sign that somebody else may have appended since it was loaded.
     """
 
     entries: list[Entry]

@@ -54,19 +54,7 @@ from pipeline.core.state import (
 def fold(run: Run, entries: Iterable[Entry]) -> Run:
     """The run after these entries: the given one, changed."""
     for entry in entries:
-        _FOLDS[type(entry)](run, entry)
-    return run
-
-
-def replay(run: Run, rows: Iterable[tuple[int, Iterable[Entry]]]) -> Run:
-    """A fresh run after all rows of its journal, `(seq, entries)` in order."""
-    for seq, entries in rows:
-        fold(run, entries)
-        run.seq = seq
-    run.dropped_steps.clear()
-    run.dropped_timers.clear()
-    run.touched.clear()
-    run.settle_status()
+        FOLDS[type(entry)](run, entry)
     return run
 
 
@@ -94,6 +82,8 @@ def _succeeded(run: Run, entry: Succeeded) -> None:
     scope = run.scopes[entry.scope]
     state = scope.node(entry.node)
     output = entry.output
+    if state.phase is None:
+        run.steps_used += 1
     if state.loop is not None:
         loop = state.loop
         output = {"items": loop.outputs, "count": len(loop.items), "failed": loop.failed}
@@ -109,6 +99,8 @@ def _succeeded(run: Run, entry: Succeeded) -> None:
 def _failed(run: Run, entry: Failed) -> None:
     scope = run.scopes[entry.scope]
     state = scope.node(entry.node)
+    if state.phase is None:
+        run.steps_used += 1
     error = {
         "node": entry.node,
         "code": entry.code,
@@ -127,7 +119,7 @@ def _failed(run: Run, entry: Failed) -> None:
 def _back_from_runner(run: Run, scope: str, node: str, state: NodeState) -> None:
     if state.phase is RUNNING:
         del run.outstanding[scope, node]
-        state.phase = None
+        state.phase = state.config = None
 
 
 def _retrying(run: Run, entry: Retrying) -> None:
@@ -142,7 +134,7 @@ def _parked(run: Run, entry: Parked) -> None:
 
 def _put_off(run: Run, scope: str, node: str, state: NodeState) -> None:
     run.outstanding.pop((scope, node), None)
-    state.phase = RETRYING
+    state.phase, state.config = RETRYING, None
     run.timers[timer_key("retry", scope, node, state.attempt)] = Timer("retry", scope, node)
 
 
@@ -188,6 +180,8 @@ def _iterated(run: Run, entry: Iterated) -> None:
         }
         scope = Scope(f"{prefix}{entry.node}{visit}[{index}]", entry.node, size, context)
         context["steps"] = Overlay(scope.steps, outer.context["steps"])
+        if "error" in outer.context:
+            context["error"] = outer.context["error"]
         scope.parent, scope.loop, scope.index = outer, entry.node, index
         loop.open[index] = run.scopes[scope.id] = scope
     loop.next = entry.first + entry.size
@@ -285,7 +279,7 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
             _drop_nodes(run, inner)
             del run.scopes[inner.id]
         state.loop.open.clear()
-    state.phase = None
+    state.phase = state.config = None
 
 
 def _disarm(run: Run, key: str) -> None:
@@ -293,7 +287,7 @@ def _disarm(run: Run, key: str) -> None:
         run.dropped_timers.append(key)
 
 
-_FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
+FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     Started: _started,
     Dispatched: _dispatched,
     Succeeded: _succeeded,
@@ -310,3 +304,4 @@ _FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     CancelRequested: _cancel_requested,
     Finished: _finished,
 }
+"""What each kind of entry does to a run."""

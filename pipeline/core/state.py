@@ -24,9 +24,20 @@ class NodeState:
 
     `phase` is None while the node has not fired, RUNNING, RETRYING, DELAYED or LOOPING while it
     is open, and None again once `outcome` is set. `attempt` only ever grows, also over visits.
+    `config` is what the current attempt was dispatched with, while it is with a runner.
     """
 
-    __slots__ = ("attempt", "loop", "outcome", "output", "phase", "port", "retries", "visits")
+    __slots__ = (
+        "attempt",
+        "config",
+        "loop",
+        "outcome",
+        "output",
+        "phase",
+        "port",
+        "retries",
+        "visits",
+    )
 
     def __init__(self) -> None:
         self.phase: str | None = None
@@ -36,6 +47,7 @@ class NodeState:
         self.visits = 0
         self.port: str | None = None
         self.output: Json = None
+        self.config: Json = None
         self.loop: LoopState | None = None
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from permaflow.plan import Json
 from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
-from pipeline.core.fold import replay
+from pipeline.core.fold import fold
 from pipeline.core.program import Program
 from pipeline.core.state import Run as Replayed
 from pipeline.core.view import History
@@ -110,7 +110,8 @@ def _output(program: Program, run: Run, rows: list[JournalRow], items: dict[str,
         return entry
 
     replayed = Replayed(run.id, program, input_of(run), run.trigger_node)
-    replay(replayed, [(row.seq, [known(entry) for entry in entries_of(row)]) for row in rows])
+    for row in rows:
+        fold(replayed, [known(entry) for entry in entries_of(row)])
     return replayed.output()
 
 

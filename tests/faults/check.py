@@ -16,7 +16,7 @@ from permaflow.plan import Json
 from permaflow.task_types import TaskTypeRegistry
 from pipeline.bus.jetstream import JetStreamBus
 from pipeline.core.entries import Dispatched, Finished, Succeeded, from_row
-from pipeline.core.fold import replay
+from pipeline.core.replay import replay
 from pipeline.core.program import Program
 from pipeline.core.state import Run
 from pipeline.ids import new_id
@@ -229,7 +229,7 @@ class Workload:
         run = replay(Run(run_id, self.programs[kind], orjson.loads(text), "t"), journal)
         wanted_status, wanted_output = expected(kind, n)
         if (status, run.status) != (wanted_status, wanted_status):
-            wrong.append(f"{name}: {status}/{run.status}, not {wanted_status}")
+            wrong.append(f"{name}: {status}/{run.status}, not {wanted_status}: {entries[-2:]}")
         elif wanted_output is not None and run.output() != wanted_output:
             wrong.append(f"{name}: output {run.output()!r}, not {wanted_output!r}")
         return wrong

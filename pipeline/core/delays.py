@@ -1,0 +1,42 @@
+"""How long a delay waits."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from permaflow.errors import EvaluationError
+from permaflow.plan import Context, Delay
+
+LONGEST = timedelta(days=3_660)
+
+
+def read_delay(delay: Delay, node: str, context: Context) -> tuple[float | None, str | None]:
+    """Seconds to wait, or the moment to wait for, in the form that every database reads.
+
+    Raises `EvaluationError` for what is no time, and for more than ten years.
+    """
+    if delay.until is not None:
+        return None, _moment(delay.until.evaluate(context), node)
+    value = delay.duration.evaluate(context) if delay.duration is not None else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise EvaluationError(
+            f"`duration` of `{node}` is {value!r}, which is no number of seconds."
+        )
+    if not value <= LONGEST.total_seconds():  # NaN is not
+        raise EvaluationError(
+            f"`duration` of `{node}` is {value} s; at most ten years are allowed."
+        )
+    return max(0.0, float(value)), None
+
+
+def _moment(value: object, node: str) -> str:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise EvaluationError(
+            f"`until` of `{node}` is {value!r}; it must be a time with its offset from UTC, as in "
+            "2030-01-31T09:00:00+01:00."
+        )
+    return moment.isoformat()
