@@ -374,6 +374,15 @@ def test_branches_that_exclude_each_other_count_once(types: TaskTypes) -> None:
     assert only_problem(document, types).code == "never_satisfied"
 
 
+def test_an_edge_without_a_port_counts_beside_one_with(types: TaskTypes) -> None:
+    arrows = ("start -> ask", "ask:yes -> j", "ask:no -> j", "ask -> j")
+    ask = call("ask", ports=["yes", "no"])
+    fits = graph([START, ask, call("j", join={"at_least": 2})], *arrows)
+    assert isinstance(nodes_of(fits, types)["j"].when, AtLeast)
+    too_many = graph([START, ask, call("j", join={"at_least": 3})], *arrows)
+    assert only_problem(too_many, types).code == "never_satisfied"
+
+
 def test_joins_of_several_triggers_wait_for_the_one_that_fired(types: TaskTypes) -> None:
     other = {"id": "other", "type": "trigger_webhook", "config": {"verification": {"a": 1}}}
     document = graph([START, other, call("a")], "start -> a", "other -> a")
