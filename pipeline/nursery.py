@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -58,10 +59,11 @@ class Nursery:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
-            _run(theirs)
+            _run(theirs, parent)
         theirs.close()
         ours.setblocking(False)
         self._socket = ours
@@ -106,11 +108,11 @@ class Nursery:
 # --- the nursery's own process --------------------------------------------------------------------
 
 
-def _run(channel: socket.socket) -> None:
+def _run(channel: socket.socket, parent: int) -> None:
     """Never returns."""
     code = 1
     try:
-        _die_with_parent(signal.SIGTERM)
+        _die_with_parent(signal.SIGTERM, parent)
         os.setsid()
         _serve(channel)
         code = 0
@@ -119,9 +121,7 @@ def _run(channel: socket.socket) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    for name in PRELOAD:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    _preload()
     woken, waker = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(waker, False)
@@ -141,6 +141,17 @@ def _serve(channel: socket.socket) -> None:
             _bear(channel, json.loads(data))
 
 
+def _preload() -> None:
+    """Import, and set what was imported apart from garbage collection, before children share it."""
+    gc.disable()
+    for name in PRELOAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
 def _reap(channel: socket.socket) -> None:
     while True:
         try:
@@ -154,6 +165,7 @@ def _reap(channel: socket.socket) -> None:
 
 def _bear(channel: socket.socket, request: Message) -> None:
     vertex = request["spawn"]
+    nursery = os.getpid()
     pid = os.fork()
     if pid:
         _say(channel, {"born": vertex, "pid": pid})
@@ -163,7 +175,7 @@ def _bear(channel: socket.socket, request: Message) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _die_with_parent(signal.SIGKILL)
+        _die_with_parent(signal.SIGKILL, nursery)
         os.environ.update(request["env"])
         code = _live(channel, vertex, request["stages"])
     finally:
@@ -201,6 +213,8 @@ def _say(channel: socket.socket, message: Message) -> None:
         channel.send(json.dumps(message).encode())
 
 
-def _die_with_parent(number: signal.Signals) -> None:
+def _die_with_parent(number: signal.Signals, parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)

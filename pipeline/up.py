@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from permaflow.errors import PermaflowError, ServerError
+from pipeline import endpoints
 from pipeline.bootstrap import bootstrap
+from pipeline.embedded.directory import DataDirectory
+from pipeline.embedded.lock import DirectoryLock
 from pipeline.embedded.stack import Stack
 from pipeline.nursery import Nursery
 from pipeline.ops import open_socket
@@ -71,12 +76,37 @@ class Up:
         self._changed = asyncio.Event()
 
     async def run(
-        self, stopped: asyncio.Event, ready: Callable[[Running], object] | None = None
+        self,
+        stopped: asyncio.Event,
+        ready: Callable[[Running], object] | None = None,
+        prepare: Callable[[Mapping[str, str]], Awaitable[object]] | None = None,
     ) -> None:
         """Start everything, call `ready`, and stop everything once `stopped` is set.
 
-        Raises `ServerError` with a sentence when something cannot be started.
+        `prepare` is awaited between the servers and the vertices, with the children's environment.
+        It may be stopped at any moment, also while it starts. Raises `ServerError` with a sentence
+        when something cannot be started.
         """
+        self._nursery.attach()
+        listening = asyncio.create_task(self._listen())
+        working = asyncio.create_task(self._run(ready, prepare))
+        stopping = asyncio.create_task(stopped.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+        finally:
+            stopping.cancel()
+            listening.cancel()
+            self._nursery.close()
+
+    async def _run(
+        self,
+        ready: Callable[[Running], object] | None,
+        prepare: Callable[[Mapping[str, str]], Awaitable[object]] | None,
+    ) -> None:
+        """Until it is cancelled."""
         settings = self._settings
         given = {
             "postgres": settings.database_url,
@@ -84,24 +114,55 @@ class Up:
             "kafka": settings.kafka_bootstrap,
             "valkey": settings.redis_url,
         }
-        self._nursery.attach()
-        listening = asyncio.create_task(self._listen())
         stack = Stack(settings.data_dir, urls={name: url for name, url in given.items() if url})
+        self._check_port()
+        async with AsyncExitStack() as held:
+            if not stack.servers:
+                _hold(settings.data_dir, held)
+            await held.enter_async_context(stack)
+            held.callback(endpoints.remove, stack.data_dir)
+            held.push_async_callback(self._stop)
+            env = await self._environment(stack.data_dir, _urls(stack))
+            if prepare is not None:
+                await prepare(env)
+            self._env = env
+            for vertex in VERTICES:
+                self._nursery.spawn(vertex, env)
+            await self._until_ready()
+            running = self._running(env, stack.pids)
+            endpoints.write(stack.data_dir, self._endpoints(running))
+            if ready is not None:
+                ready(running)
+            await self._keep_servers(stack)
+
+    def _check_port(self) -> None:
+        """A sentence now is better than a gateway that ends in half a minute."""
+        host, port = self._settings.http_host, self._settings.http_port
         try:
-            async with stack:
-                env = self._env = await self._environment(stack.data_dir, _urls(stack))
-                for vertex in VERTICES:
-                    self._nursery.spawn(vertex, env)
-                await self._until_ready()
-                watching = asyncio.create_task(self._keep_servers(stack))
-                if ready is not None:
-                    ready(self._running(env, stack.pids))
-                await stopped.wait()
-                watching.cancel()
-                await self._stop()
-        finally:
-            listening.cancel()
-            self._nursery.close()
+            open_socket(host, port).close()
+        except OSError as error:
+            other = endpoints.read(self._settings.data_dir)
+            if other is not None:
+                raise ServerError(
+                    f"Permaflow runs already in {self._settings.data_dir}: process {other.pid}, "
+                    f"{other.api_url}. Stop it first, or choose another --data-dir and --port."
+                ) from error
+            raise ServerError(
+                f"Port {port} of {host} cannot be used: {error.strerror}. Stop what listens "
+                "there, or choose another with --port (or PERMAFLOW_HTTP_PORT); 0 picks one."
+            ) from error
+
+    def _endpoints(self, running: Running) -> endpoints.Endpoints:
+        env = running.env
+        return endpoints.Endpoints(
+            os.getpid(),
+            running.api_url,
+            env["PERMAFLOW_DATABASE_URL"],
+            env["PERMAFLOW_NATS_URL"],
+            env["PERMAFLOW_KAFKA_BOOTSTRAP"],
+            env["PERMAFLOW_REDIS_URL"],
+            {each.vertex: each.port for each in running.processes.values()},
+        )
 
     def _running(self, env: dict[str, str], pids: Mapping[str, int]) -> Running:
         host, port = self._settings.http_host, env["PERMAFLOW_HTTP_PORT"]
@@ -120,7 +181,7 @@ class Up:
         keys = settings.encryption_keys.get_secret_value() or _kept(
             data_dir / "encryption-key", _new_key
         )
-        api_key = await bootstrap(urls["PERMAFLOW_DATABASE_URL"], data_dir / "api-key")
+        api_key = await bootstrap(urls["PERMAFLOW_DATABASE_URL"], data_dir / endpoints.KEY_FILE)
         port = settings.http_port or _free_port(settings.http_host)
         return {
             **urls,
@@ -217,6 +278,15 @@ class Up:
                 await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
             except TimeoutError:
                 break
+
+
+def _hold(data_dir: Path, held: AsyncExitStack) -> None:
+    """Take the data directory for ourselves where no embedded server does."""
+    directory = DataDirectory(data_dir)
+    directory.create()
+    lock = DirectoryLock(directory.path)
+    lock.acquire()
+    held.callback(lock.release)
 
 
 def _urls(stack: Stack) -> dict[str, str]:

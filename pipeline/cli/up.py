@@ -31,7 +31,7 @@ def run_up(flags: Mapping[str, object], as_json: bool) -> None:
 
     async def run() -> None:
         stopped = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         supervisor = Up(settings, nursery, started_at)
         await supervisor.run(stopped, lambda running: _tell(running, as_json))
