@@ -39,14 +39,18 @@ class Completion:
         self._settle = settle
         self._dead_letter = dead_letter
         self._subscription: Subscription | None = None
+        self._stopped = False
 
     async def run(self) -> None:
         self._subscription = await self._bus.subscribe(done_channel(), _CREDIT)
+        if self._stopped:
+            await self.stop()
         while messages := await self._subscription.batch():
             await self.handle(messages)
             self._subscription.release(len(messages))
 
     async def stop(self) -> None:
+        self._stopped = True
         if self._subscription is not None:
             await self._subscription.close()
 

@@ -72,6 +72,7 @@ class Orchestrator:
         self._changed = asyncio.Event()
         self._receipts: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
+        self._stopped = False
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -79,6 +80,8 @@ class Orchestrator:
         await self._members.start()
         self._subscription = await self._bus.subscribe_many([], credit=1_024)
         await self._take_partitions()
+        if self._stopped:
+            await self.stop()
         while messages := await self._subscription.batch():
             if self._changed.is_set():
                 await self._take_partitions()
@@ -89,6 +92,7 @@ class Orchestrator:
 
     async def stop(self) -> None:
         """Hand the partitions over and finish what is in work."""
+        self._stopped = True
         await self._members.stop()
         if self._subscription is not None:
             await self._subscription.close()

@@ -148,6 +148,7 @@ class Runner:
         self._steps: dict[StepId, _Step] = {}
         self._results: list[tuple[_Work, Result | None]] = []
         self._flushing = False
+        self._stopped = False
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -161,12 +162,15 @@ class Runner:
             subscription = await self._bus.subscribe(step_channel(stage), self._credit(stage))
             self._subscriptions.append(subscription)
             readers.append(asyncio.create_task(self._read(stage, subscription)))
+        if self._stopped:
+            await self.stop()
         await asyncio.gather(*readers)
         await self._drain()
         leases.cancel()
         await unlisten()
 
     async def stop(self) -> None:
+        self._stopped = True
         for subscription in self._subscriptions:
             await subscription.close()
 
