@@ -40,7 +40,7 @@ with mine as materialized (
   for update skip locked
 ), settled as (
   update permaflow.run set settled_at = clock_timestamp()
-  from mine where run.id = mine.id and run.settled_at is null
+  from mine where run.id = mine.id
   returning run.id, run.workflow_id, run.org_id, run.status, run.created_at
 ), counted as (
   insert into permaflow.workflow_stats as stats
