@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ def _line(name: str, result: dict[str, Any]) -> str:
 
 def main() -> None:
     given = _arguments()
-    results = asyncio.run(_measure(given))
+    try:
+        results = asyncio.run(_measure(given))
+    except asyncio.CancelledError:
+        sys.exit("stopped, and all that was started with it")
     if given.json:
         print(json.dumps(results, indent=2))
     else:

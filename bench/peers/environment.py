@@ -38,10 +38,13 @@ class Home:
         return self.python.parent / name
 
     def fresh_data(self) -> Path:
-        data = self.path / "data"
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(parents=True)
-        return data
+        """An empty directory for the servers of one measurement."""
+        self.clear_data()
+        (self.path / "data").mkdir(parents=True)
+        return self.path / "data"
+
+    def clear_data(self) -> None:
+        shutil.rmtree(self.path / "data", ignore_errors=True)
 
 
 def app(name: str) -> Path:

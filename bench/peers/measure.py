@@ -39,7 +39,10 @@ async def measure(
     for name in names:
         try:
             home = await environment(name, root)
-            results[name] = (await measured[name](home, workload)).document()
+            try:
+                results[name] = (await measured[name](home, workload)).document()
+            finally:
+                home.clear_data()
         except (PeerError, OSError) as error:
             results[name] = {"error": f"{name}: {error}"}
     return results
