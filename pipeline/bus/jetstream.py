@@ -172,7 +172,8 @@ class JetStreamBus:
         while pull.broken and not pull.closed:
             try:
                 await self.streams.ensure_channel(pull.channel)
-            except BusError:
+            except Exception as error:  # whatever it is, a reader must not go silent
+                log.debug(telemetry.BUS_STREAMS_MISSING, reason=str(error))
                 await asyncio.sleep(MEND_AGAIN)
             else:
                 break
@@ -187,7 +188,7 @@ class JetStreamBus:
     async def _mend_streams_now(self) -> None:
         try:
             await self.streams.ensure()
-        except BusError as error:
+        except Exception as error:  # whatever it is, the next send tries again
             log.warning(telemetry.BUS_STREAMS_MISSING, reason=str(error))
             await asyncio.sleep(MEND_AGAIN)
         self._publisher.again()
