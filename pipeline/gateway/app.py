@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from permaflow.errors import PermaflowError
-from permaflow.plan import Problem
-from pipeline import telemetry
 from pipeline.gateway import shapes
 from pipeline.gateway.auth import PUBLIC, Guard
 from pipeline.gateway.definitions import ROOT as DEFINITIONS
 from pipeline.gateway.definitions import Definitions
 from pipeline.gateway.doors import Doors
+from pipeline.gateway.error_handlers import handle_errors
+from pipeline.gateway.feed import Feed
 from pipeline.gateway.front import Front
 from pipeline.gateway.health import Health
+from pipeline.gateway.metrics import PATH as METRICS
+from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.openapi import describe
 from pipeline.gateway.ports import Ports
-from pipeline.gateway.problems import REQUEST_ID, Refusal, problem_response, refusal
+from pipeline.gateway.records import ROOT as RECORDS
+from pipeline.gateway.records import Records
 from pipeline.gateway.run_starts import ROOT as RUNS
 from pipeline.gateway.run_starts import RunStarts
 from pipeline.gateway.runs import Runs
 from pipeline.gateway.statuses import Statuses
+from pipeline.gateway.stream import Streams
 from pipeline.gateway.webhooks import PATH as WEBHOOK
 from pipeline.gateway.webhooks import Webhooks
 from pipeline.ops import Ops
 from pipeline.store import keys
-from pipeline.telemetry import log
 
 
 class Application:
@@ -49,9 +49,11 @@ class Application:
         self.api.router.routes.clear()
         self.guard = Guard(lambda text: ports.pool.run(keys.verify, text))
         self.doors = Doors(self.api, self.guard)
-        _handle_errors(self.api, self.doors)
+        handle_errors(self.api, self.doors)
         _open_definitions(self.doors, ports)
-        _open_runs(self.doors, ports)
+        self.feed = Feed(ports.bus)
+        _open_runs(self.doors, ports, Streams(ports, self.feed, self.guard))
+        _open_records(self.doors, ports)
         health = Health(ops, lambda: describe(self.doors))
         _open_health(self.doors, health)
         webhooks = Webhooks(ports)
@@ -143,7 +145,7 @@ def _open_definitions(doors: Doors, ports: Ports) -> None:
     )
 
 
-def _open_runs(doors: Doors, ports: Ports) -> None:
+def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
     runs = Runs(ports)
     one = f"{RUNS}/{{run_id}}"
     reads: dict[str, Any] = {"needs": "runs:read", "tags": ["runs"]}
@@ -177,6 +179,26 @@ def _open_runs(doors: Doors, ports: Ports) -> None:
     )
     doors.add("GET", f"{one}/values/{{value_id}}", runs.get_value, **reads)
     doors.add(
+        "GET",
+        METRICS,
+        Metrics(ports).get_run_metrics,
+        response_model=shapes.MetricsView,
+        **reads,
+    )
+    doors.add_hot(
+        "GET",
+        f"{one}/stream",
+        streams.stream_run,
+        likeness=_stream,
+        operation_id="stream_run",
+        response_class=PlainTextResponse,
+        responses={
+            200: {"content": {"text/event-stream": {}}, "description": "Until the run ends."},
+            204: {"description": "The client has everything."},
+        },
+        **reads,
+    )
+    doors.add(
         "POST",
         f"{one}/cancel",
         runs.cancel_run,
@@ -185,6 +207,51 @@ def _open_runs(doors: Doors, ports: Ports) -> None:
         responses={200: {"model": shapes.RunSummary, "description": "Cancelled before."}},
         **writes,
     )
+
+
+def _open_records(doors: Doors, ports: Ports) -> None:
+    records = Records(ports)
+    every = f"{RECORDS}/{{object_name}}"
+    one = f"{every}/{{record_id}}"
+    reads: dict[str, Any] = {"needs": "records:read", "tags": ["records"]}
+    writes: dict[str, Any] = {"needs": "records:write", "tags": ["records"]}
+    view = shapes.RecordView
+    made = {201: {"model": view, "description": "It was not there."}}
+    data = shapes.RecordData
+    doors.add(
+        "POST",
+        every,
+        records.create_record,
+        body=shapes.RecordBody,
+        response_model=view,
+        status_code=201,
+        **writes,
+    )
+    doors.add(
+        "GET", every, records.list_records, response_model=shapes.Page[shapes.RecordView], **reads
+    )
+    doors.add("GET", one, records.get_record, response_model=view, **reads)
+    doors.add(
+        "PUT",
+        one,
+        records.replace_record,
+        body=data,
+        response_model=view,
+        responses=made,
+        **writes,
+    )
+    doors.add("PATCH", one, records.merge_record, body=data, response_model=view, **writes)
+    doors.add("DELETE", one, records.delete_record, status_code=204, **writes)
+
+
+async def _stream(run_id: UUID, last_event_id: str | None = None) -> Response:
+    """Watch a run: server-sent events, from the beginning or from `Last-Event-ID` on.
+
+    The events are `run_started`, `step_started`, `step_completed`, `step_failed`, `step_retrying`,
+    `step_waiting`, `step_skipped`, `step_cancelled`, `step_jumped`, `loop_started`,
+    `loop_advanced`, `iteration_failed`, `run_cancel_requested`, and at the end `run_completed`.
+    """
+    raise AssertionError("this stands in the documentation only")
 
 
 def _open_health(doors: Doors, health: Health) -> None:
@@ -201,64 +268,3 @@ def _open_health(doors: Doors, health: Health) -> None:
 async def _webhook(url_token: str) -> Response:
     """Start a run with what was sent. The answer comes once the run is stored."""
     raise AssertionError("this stands in the documentation only")
-
-
-def _handle_errors(api: FastAPI, doors: Doors) -> None:
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
-        return problem_response(error, request.scope)
-
-    async def failed(request: Request, error: Exception) -> Response:
-        assert isinstance(error, PermaflowError)
-        found = refusal(error)
-        if found.status >= 500:
-            log.error(
-                telemetry.REQUEST_FAILED,
-                path=request.scope["path"],
-                request_id=request.scope.get(REQUEST_ID, ""),
-                error=str(error),
-            )
-        return problem_response(found, request.scope)
-
-    async def unknown(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        if error.status_code == 405:
-            allowed = ", ".join(doors.methods(request.scope))
-            detail = f"This address takes {allowed}."
-            found = Refusal(405, "method_not_allowed", detail, headers={"allow": allowed})
-        elif error.status_code == 404:
-            found = Refusal(404, "not_found", "There is nothing at this address.")
-        else:
-            found = Refusal(error.status_code, "refused", str(error.detail))
-        return problem_response(found, request.scope)
-
-    async def misfit(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return problem_response(_misfit(error), request.scope)
-
-    async def crashed(request: Request, _: Exception) -> Response:
-        return problem_response(
-            Refusal(
-                500, "error", "Something went wrong here. The log has it under the request's id."
-            ),
-            request.scope,
-        )
-
-    api.add_exception_handler(Refusal, refused)
-    api.add_exception_handler(PermaflowError, failed)
-    api.add_exception_handler(HTTPException, unknown)
-    api.add_exception_handler(RequestValidationError, misfit)
-    api.add_exception_handler(Exception, crashed)
-
-
-def _misfit(error: RequestValidationError) -> Refusal:
-    """A bad parameter is a 400; an id that is none leads nowhere, a 404."""
-    found = [(str(each["loc"][0]), each) for each in error.errors()]
-    if any(place == "path" for place, _ in found):
-        return Refusal(404, "not_found", "There is nothing at this address.")
-    problems = tuple(
-        Problem("".join(f"/{part}" for part in each["loc"]), "bad_value", f"{each['msg']}.")
-        for _, each in found
-    )
-    said = "; ".join(f"`{each['loc'][-1]}`: {each['msg']}" for _, each in found)
-    return Refusal(400, "bad_parameter", f"{said}.", errors=problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from pipeline.gateway.answers import JSON, answer
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories, input_of, reference
+from pipeline.gateway.metrics import aware
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.run_starts import ROOT, links
 from pipeline.gateway.shapes import (
@@ -80,8 +81,8 @@ class Runs:
             resource_id=wanted.resource_id,
             requested_by=wanted.requested_by,
             parent_id=wanted.parent_id,
-            since=_aware(wanted.since),
-            until=_aware(wanted.until),
+            since=aware(wanted.since),
+            until=aware(wanted.until),
         )
         found = await self._ports.pool.run_as(
             org,
@@ -216,11 +217,6 @@ def summary(run: Run) -> dict[str, Any]:
         "error": None if run.error is None else orjson.loads(run.error),
         "links": links(f"{ROOT}/{run.id}"),
     }
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """A time without a zone is UTC."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 async def _cancel(connection: Connection, org: UUID, run_id: UUID, by: str) -> tuple[Run, bool]:

@@ -61,4 +61,5 @@ class Gateway:
 
     async def stop(self) -> None:
         """Take no more requests, and finish what is open."""
+        self.application.feed.close()
         self._server.should_exit = True

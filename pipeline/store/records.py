@@ -114,9 +114,17 @@ async def update(
     return changed
 
 
-async def delete(connection: Connection, org: UUID, object_name: str, record_id: str) -> bool:
-    """Removes a record; False if it is not there."""
-    cursor = await connection.execute(_DELETE, _key(org, object_name, record_id))
+async def delete(
+    connection: Connection,
+    org: UUID,
+    object_name: str,
+    record_id: str,
+    *,
+    expected: int | None = None,
+) -> bool:
+    """Removes a record; False if it is not there, or its version is not `expected`."""
+    values = _key(org, object_name, record_id) | {"expected": expected}
+    cursor = await connection.execute(_DELETE, values)
     return cursor.rowcount > 0
 
 

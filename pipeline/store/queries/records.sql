@@ -21,8 +21,10 @@ where org_id = %(org)s and object = %(object)s and id = %(id)s
 returning id, object, data, version, created_at, updated_at;
 
 -- name: delete
--- Removes a record.
-delete from permaflow.record where org_id = %(org)s and object = %(object)s and id = %(id)s;
+-- Removes a record, if its version is the expected one.
+delete from permaflow.record
+where org_id = %(org)s and object = %(object)s and id = %(id)s
+  and (%(expected)s::int8 is null or version = %(expected)s);
 
 -- name: list
 -- Records of an object by id, from above `after` on.
