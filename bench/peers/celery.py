@@ -9,8 +9,8 @@ from bench.peers.workload import Figures, Workload, figures
 IN_FLIGHT = 20
 WORKERS = 2
 
-# A message carries all later steps of its chain: a step of a chain of 200 takes twice as long as one
-# of a chain of 10. The latency is measured on the short ones.
+# A message carries all later steps of its chain: a step in a chain of 200 takes twice as long as in
+# one of 10. The latency is measured on the short ones.
 CHAIN_STEPS = 10
 
 
