@@ -130,6 +130,10 @@ class JetStreamBus:
     async def pause(self, channel: Channel, until: timedelta | None) -> None:
         await self.streams.pause(channel, until)
 
+    async def channels(self, stream: str) -> list[str]:
+        """The names of the channels that a stream has by now."""
+        return await self.streams.channels(stream)
+
     async def ensure_streams(self) -> None:
         """Make the streams that are missing; set those that differ."""
         await self.streams.ensure()
@@ -187,12 +191,12 @@ class JetStreamBus:
 
     async def _mend_streams_now(self) -> None:
         try:
-            await self.streams.ensure()
-        except Exception as error:  # whatever it is, the next send tries again
+            made = await self.streams.ensure()
+        except Exception as error:  # whatever it is, it is tried again
             log.warning(telemetry.BUS_STREAMS_MISSING, reason=str(error))
-            await asyncio.sleep(MEND_AGAIN)
-        self._publisher.again()
-        # a subject that no stream owns would otherwise keep this going round
+        else:
+            self._publisher.mended(made)
+        # not at once: a subject that no stream owns would keep this going round
         await asyncio.sleep(MEND_AGAIN)
         self._mending = False
         if self._publisher.needs_mending():

@@ -45,7 +45,7 @@ class _Sent:
 class Publisher:
     """Sends, and matches receipts to what was sent.
 
-    `mend` is called when a subject turns out to have no stream; call `again` once it has one.
+    `mend` is called when a subject turns out to have no stream; call `mended` once it has one.
     """
 
     def __init__(
@@ -92,12 +92,24 @@ class Publisher:
         return receipt
 
     def again(self) -> None:
-        """The link is up again, or a stream is: write everything that has no receipt yet."""
+        """The link is up again: write everything that has no receipt yet."""
         for sent in self._unacked.values():
             sent.written = sent.homeless = False
         self._under_way = 0
         self._waiting = deque(self._unacked)
         self._pump()
+
+    def mended(self, made: bool) -> None:
+        """The streams are there. Write what had none, and if one was made just now, everything:
+        JetStream drops what it has taken but not stored when a stream is deleted.
+        """
+        if made:
+            self.again()
+            return
+        for sent in self._unacked.values():
+            if sent.homeless:
+                sent.homeless = False
+                self.link.write(sent.chunk)
 
     def needs_mending(self) -> bool:
         """Whether some message has no stream to go to."""
@@ -179,7 +191,7 @@ class Publisher:
             if sent.deadline <= now:
                 late.append(number)
             elif sent.written and not sent.repeated and now >= sent.written_at + self.timeout / 2:
-                # JetStream drops what it has taken but not stored when a stream is deleted
+                # the receipt is lost, or the message with a stream that somebody else made anew
                 sent.repeated = True
                 self.link.write(sent.chunk)
         for number in late:

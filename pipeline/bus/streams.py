@@ -73,11 +73,10 @@ class Streams:
         self._client: Client | None = None
         self._lock = asyncio.Lock()
 
-    async def ensure(self, *streams: str) -> None:
-        """Make these streams, or all that are owned, or set them as they should be."""
+    async def ensure(self) -> bool:
+        """Make the streams or set them as they should be; whether one had to be made."""
         async with self._manager() as manager:
-            for stream in streams or self.owned:
-                await self._ensure(manager, stream)
+            return any([await self._ensure(manager, stream) for stream in self.owned])
 
     async def renew_anchors(self) -> None:
         """Put a new anchor into every stream and take out the old one."""
@@ -109,12 +108,18 @@ class Streams:
             moment = (datetime.now(UTC) + until).isoformat().replace("+00:00", "Z")
             await manager.pause_consumer(channel.stream, channel.name, moment)
 
+    async def channels(self, stream: str) -> list[str]:
+        """The names of the channels that a stream has by now."""
+        async with self._manager() as manager:
+            found = await manager.consumers_info(stream)
+        return [info.name for info in found if info.name]
+
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
-    async def _ensure(self, manager: JetStreamContext, stream: str) -> None:
+    async def _ensure(self, manager: JetStreamContext, stream: str) -> bool:
         if stream not in self.owned:
             raise BusError(f"The stream {stream} is not one of {', '.join(self.owned)}.")
         config = StreamConfig(
@@ -129,12 +134,13 @@ class Streams:
             num_replicas=self.replicas,
         )
         try:
-            await manager.add_stream(config)
+            info = await manager.add_stream(config)
         except APIError as error:
             if error.err_code != NAME_IN_USE:
                 raise
-            await manager.update_stream(config)
+            info = await manager.update_stream(config)
         await self._anchor(manager, stream)
+        return bool(info.did_create)
 
     async def _anchor(self, manager: JetStreamContext, stream: str) -> None:
         owned = self.owned[stream]
@@ -154,8 +160,7 @@ class Streams:
             await manager.add_consumer(channel.stream, _consumer(channel))
             return
         if not _is_as_wanted(info, channel):
-            pause_until = info.config.pause_until
-            await manager.add_consumer(channel.stream, _consumer(channel, pause_until))
+            await manager.add_consumer(channel.stream, _consumer(channel))
 
     @asynccontextmanager
     async def _manager(self) -> AsyncIterator[JetStreamContext]:
@@ -195,7 +200,7 @@ class Streams:
         return self._client
 
 
-def _consumer(channel: Channel, pause_until: str | None = None) -> ConsumerConfig:
+def _consumer(channel: Channel) -> ConsumerConfig:
     return ConsumerConfig(
         durable_name=channel.name,
         ack_policy=AckPolicy.EXPLICIT,
@@ -203,7 +208,6 @@ def _consumer(channel: Channel, pause_until: str | None = None) -> ConsumerConfi
         max_deliver=-1,
         max_ack_pending=channel.max_ack_pending,
         filter_subject=channel.subject,
-        pause_until=pause_until,
     )
 
 

@@ -18,7 +18,7 @@ from pipeline.bus.subjects import done_channel, inbox_channel, step_channel
 pytestmark = pytest.mark.service
 
 STREAMS = {"T_ONE": "t.one.>", "T_TWO": "t.two.>"}
-CHANNEL = Channel("T_ONE", "reader", "t.one.a.*")
+CHANNEL = Channel("T_ONE", "reader", "t.one.a.*", timedelta(minutes=1))
 OTHER = Channel("T_ONE", "other", "t.one.b.*")
 THIRD = Channel("T_TWO", "third", "t.two.*")
 IMPATIENT = Channel("T_ONE", "impatient", "t.one.c.*", timedelta(seconds=0.5))
@@ -276,6 +276,19 @@ async def test_a_removed_channel_leaves_its_messages_to_others(connected: Connec
     assert len(messages) == 5
     await first.send("t.one.b.x", b"")
     assert [message.subject for message in await received(reader, 1)] == ["t.one.b.x"]
+
+
+async def test_messages_on_the_way_to_a_removed_channel_go_to_others(connected: Connect) -> None:
+    first, second = await connected(), await connected()
+    reader = await first.subscribe(CHANNEL, 20)
+    await first.link.flushed()
+    receipts = [first.send("t.one.a.x", b"") for _ in range(5)]
+    await asyncio.sleep(0)  # they leave
+    time.sleep(0.3)  # noqa: ASYNC251 - and come back into a socket that nobody reads yet
+    await reader.remove(CHANNEL)
+    await asyncio.gather(*receipts)
+    messages = await received(await second.subscribe(CHANNEL, 20), 5)
+    assert [message.deliveries for message in messages] == [2] * 5
 
 
 async def test_with_less_credit_than_channels_every_channel_is_still_read(bus: Bus) -> None:
