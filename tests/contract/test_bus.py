@@ -172,6 +172,24 @@ async def test_a_kept_message_is_not_delivered_again_while_the_loop_is_blocked(
     await becomes(first, IMPATIENT, Backlog(0, 0))
 
 
+async def test_beats_start_again_after_a_long_time_without_work(connected: Connect) -> None:
+    first, second = await connected(), await connected()
+    reader = await first.subscribe(IMPATIENT, 1)
+    for data in (b"1", b"2"):
+        await first.send("t.one.c.x", data)
+        [message] = await received(reader, 1)
+        message.keep()
+        if data == b"1":
+            message.ack()
+            reader.release()
+            async with asyncio.timeout(SOON):
+                while not first.beats._asleep:
+                    await first.link.flushed()
+    other = await second.subscribe(IMPATIENT, 1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.batch(), 1.5)
+
+
 async def test_a_kept_message_is_delivered_again_once_it_is_given_back(bus: Bus) -> None:
     reader = await bus.subscribe(IMPATIENT, 1)
     await bus.send("t.one.c.x", b"work")
