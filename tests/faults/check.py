@@ -16,8 +16,8 @@ from permaflow.plan import Json
 from permaflow.task_types import TaskTypeRegistry
 from pipeline.bus.jetstream import JetStreamBus
 from pipeline.core.entries import Dispatched, Finished, Succeeded, from_row
-from pipeline.core.replay import replay
 from pipeline.core.program import Program
+from pipeline.core.replay import replay
 from pipeline.core.state import Run
 from pipeline.ids import new_id
 from pipeline.starter import announce
