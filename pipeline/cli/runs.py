@@ -1,0 +1,320 @@
+"""`permaflow run`: runs started, watched and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.show import (
+    DONE,
+    FAILED,
+    TIMED_OUT,
+    CommandError,
+    Json,
+    as_json,
+    fields,
+    note,
+    since,
+    span,
+    table,
+    when,
+)
+
+if TYPE_CHECKING:
+    from pipeline.cli.client import Api
+
+app = typer.Typer(no_args_is_help=True, help="Runs: start, list, look at, watch, end.")
+
+Id = Annotated[str, typer.Argument(help="Id of a run.")]
+
+ENDED = ("completed", "failed", "cancelled", "timed_out", "compensated")
+RETRYABLE = ("failed", "cancelled", "timed_out", "compensated")
+
+
+@app.command()
+def start(
+    workflow: Annotated[str, typer.Argument(help="Id or name of an active workflow.")],
+    data: Annotated[
+        str, typer.Option(help="The trigger's data: JSON, @file, or @- for standard input.")
+    ] = "{}",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="With --wait: for so many seconds; then 124.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same key starts one run only.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a run. With --wait the exit code tells how it ended.
+
+    \b
+    permaflow run start "New orders" --data '{"id": 7, "amount": 120}'
+    permaflow run start "New orders" --data @order.json --wait --timeout 60
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    given = _read_data(data)
+
+    async def work() -> tuple[int, dict[str, Any]]:
+        async with Api() as api:
+            body = {"workflow_id": await api.workflow_id(workflow), "trigger_data": given}
+            headers = {"idempotency-key": key} if key else None
+            started: dict[str, Any] = await api.call("POST", RUNS, body, headers=headers)
+            if not wait:
+                return DONE, started
+            if not json:
+                note(f"Run {started['id']}")
+            return await _until_end(api, started["id"], timeout, json, quiet=True)
+
+    code, found = wait_for(work())
+    if json:
+        as_json(found)
+    elif wait:
+        _show(found)
+    else:
+        print(found["id"])
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_runs(
+    workflow: Annotated[str | None, typer.Option(help="Id or name of a workflow.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only these, by commas: running,waiting,failed …")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--since", help="Started at this time or later (ISO 8601).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    json: Json = False,
+) -> None:
+    """List runs, newest first.
+
+    \b
+    permaflow run list --status failed --since 2026-01-31
+    permaflow run list --workflow "New orders" --json | jq -r '.[].id'
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def look() -> list[dict[str, Any]]:
+        async with Api() as api:
+            chosen = await api.workflow_id(workflow) if workflow else None
+            return await api.pages(RUNS, limit, workflow_id=chosen, status=status, since=after)
+
+    found = wait_for(look())
+    if json:
+        as_json(found)
+        return
+    table(
+        ("id", "status", "source", "started", "took", "error"),
+        [
+            (
+                run["id"],
+                run["status"],
+                run["source"],
+                when(run["created_at"]),
+                span(run["duration_ms"]) or f"{span(since(run['created_at']))} …",
+                (run["error"] or {}).get("message", ""),
+            )
+            for run in found
+        ],
+    )
+
+
+@app.command()
+def get(run: Id, json: Json = False) -> None:
+    """Show a run with its steps.
+
+    \b
+    permaflow run get 019a… --json | jq .output
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def look() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        async with Api() as api:
+            path = f"{RUNS}/{run}"
+            return await api.call("GET", path), await api.pages(f"{path}/steps", 1_000)
+
+    found, steps = wait_for(look())
+    if json:
+        as_json({**found, "step_list": steps})
+        return
+    _show(found)
+    print()
+    table(
+        ("step", "type", "status", "attempts", "took", "error"),
+        [
+            (
+                f"{step['scope']}/{step['node']}" if step["scope"] else step["node"],
+                step["type"],
+                step["status"],
+                step["attempts"],
+                span(step["duration_ms"]),
+                (step["error"] or {}).get("message", ""),
+            )
+            for step in steps
+        ],
+    )
+
+
+@app.command()
+def watch(
+    run: Id,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop watching after so many seconds; then 124.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Follow a run to its end, from its beginning on. The exit code tells how it ended.
+
+    With --json every event is one line on stdout.
+
+    \b
+    permaflow run watch 019a…
+    """
+    from pipeline.cli.client import Api, wait_for
+
+    async def follow() -> int:
+        async with Api() as api:
+            return (await _until_end(api, run, timeout, json))[0]
+
+    raise typer.Exit(wait_for(follow()))
+
+
+@app.command()
+def cancel(
+    run: Id,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    json: Json = False,
+) -> None:
+    """Ask for the end of a run.
+
+    \b
+    permaflow run cancel 019a… --reason "wrong price list"
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def ask() -> dict[str, Any]:
+        async with Api() as api:
+            body = {"reason": reason}
+            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/cancel", body)
+            return found
+
+    found = wait_for(ask())
+    if json:
+        as_json(found)
+    else:
+        note(f"The end of the run is asked for; it is {found['status']}.")
+
+
+@app.command()
+def retry(run: Id, json: Json = False) -> None:
+    """Start a run anew that did not complete: a new run with the same data, from the beginning.
+
+    It runs the workflow's present version. The same retry starts one run only.
+
+    \b
+    permaflow run retry 019a…
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def again() -> dict[str, Any]:
+        async with Api() as api:
+            old = await api.call("GET", f"{RUNS}/{run}")
+            if old["status"] not in RETRYABLE:
+                raise CommandError(
+                    f"The run is {old['status']}; only one that failed, timed out or was cancelled "
+                    "can be retried.",
+                    code="wrong_state",
+                )
+            data = old["trigger_data"]
+            if isinstance(data, dict) and isinstance(data.get("$ref"), str):
+                data = await api.call("GET", data["$ref"])
+            labels = ("workflow_id", "type", "resource_type", "resource_id", "requested_by")
+            body = {name: old[name] for name in labels} | {"trigger_data": data}
+            headers = {"idempotency-key": f"retry of {old['id']}"}
+            found: dict[str, Any] = await api.call("POST", RUNS, body, headers=headers)
+            return {**found, "retry_of": old["id"]}
+
+    found = wait_for(again())
+    if json:
+        as_json(found)
+    else:
+        print(found["id"])
+
+
+async def _until_end(
+    api: Api, run_id: str, timeout: float | None, json: bool, *, quiet: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """Exit code and the run, once it has ended or the time is over."""
+    from pipeline.cli.client import RUNS
+
+    try:
+        async with asyncio.timeout(timeout):
+            async for event in api.events(run_id):
+                if json and not quiet:
+                    as_json({"event": event.name, **event.data})
+                elif not json:
+                    _tell(event.name, event.data)
+    except TimeoutError:
+        if not json:
+            note(f"The run has not ended after {timeout:g} s; it goes on.")
+        return TIMED_OUT, await api.call("GET", f"{RUNS}/{run_id}")
+    found = await api.call("GET", f"{RUNS}/{run_id}")
+    return DONE if found["status"] == "completed" else FAILED, found
+
+
+def _tell(name: str, data: dict[str, Any]) -> None:
+    """One line on stderr for an event."""
+    scope, node = data.get("scope") or "", data.get("node") or ""
+    where = f"{scope}/{node}" if scope else node
+    error = data.get("error") or {}
+    what = " ".join(
+        part for part in (where, data.get("status", ""), error.get("message", "")) if part
+    )
+    note(f"{when(data.get('at'))}  {name.replace('_', ' '):16} {what}".rstrip())
+
+
+def _show(run: dict[str, Any]) -> None:
+    import orjson
+
+    def text(value: Any) -> str:
+        return "" if value is None else orjson.dumps(value).decode()
+
+    fields(
+        (
+            ("id", run["id"]),
+            ("status", run["status"]),
+            ("workflow", f"{run['workflow_id']} version {run['version']}"),
+            ("source", run["source"]),
+            ("started", when(run["created_at"])),
+            ("took", span(run["duration_ms"])),
+            ("error", (run["error"] or {}).get("message")),
+            ("data", text(run["trigger_data"])),
+            ("output", text(run["output"])),
+        )
+    )
+
+
+def _read_data(text: str) -> Any:
+    """The JSON of `--data`. Raises `typer.BadParameter`."""
+    import sys
+
+    import orjson
+
+    raw: str | bytes = text
+    if text == "@-":
+        raw = sys.stdin.buffer.read()
+    elif text.startswith("@"):
+        try:
+            raw = Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"--data: {text[1:]}: {error.strerror}.") from error
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"--data is not JSON: {error}.") from error
