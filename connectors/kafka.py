@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import (
-    AsyncIterator,
+    AsyncGenerator,
     Awaitable,
     Callable,
     Iterable,
@@ -107,11 +107,17 @@ class KafkaSource:
         self._trouble: Exception | None = None
         self._to_commit: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     @property
     def held(self) -> frozenset[Partition]:
         """The partitions that are read now."""
         return self._held
+
+    @property
+    def assignment(self) -> int:
+        """How often partitions were assigned or taken away."""
+        return self._assignment
 
     @property
     def generation(self) -> int:
@@ -124,10 +130,11 @@ class KafkaSource:
         """Whether the partitions of a batch have stayed with this source since it was read."""
         return batch.assignment == self._assignment and batch.positions.keys() <= self._held
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """Messages as they come, without end. Raises ConnectorError; then begin again."""
         consumer = _library().AIOKafkaConsumer(**self._options)
         self._subscribe(consumer)
+        self._closing.clear()
         try:
             self._consumer = consumer  # Partitions may be assigned while it starts.
             with _connector_errors():
@@ -233,14 +240,34 @@ class KafkaSource:
             # A rebalance may be under way; whoever gets the partition commits it again.
             with contextlib.suppress(library.errors.KafkaError, ValueError):
                 await self._consumer.commit(offsets)
-            await asyncio.sleep(_COMMIT_GAP)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_COMMIT_GAP):
+                    await self._closing.wait()
 
     async def _end_commits(self) -> None:
         if self._committing is not None:
+            # A commit under way is let through: aiokafka does not like to be cancelled in it.
+            self._closing.set()
+            await asyncio.wait({self._committing}, timeout=_LEAVE_LIMIT)
             self._committing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._committing
             self._committing = None
+
+
+async def cluster_id(bootstrap: str, options: Mapping[str, Any] | None = None) -> str:
+    """The cluster's name for itself, "" if it has none: offsets mean nothing in another one.
+
+    Raises ConnectorError. `options` are those that both clients of aiokafka know.
+    """
+    _library()
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **(options or {}))
+    try:
+        with _connector_errors():
+            await admin.start()
+            return str((await admin.describe_cluster()).get("cluster_id") or "")
+    finally:
+        await admin.close()
 
 
 def _library() -> Any:

@@ -39,11 +39,15 @@ class SlotLostError(ConnectorError):
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """`conninfo` needs a role that may replicate, and that owns the tables it shall publish."""
+    """`conninfo` needs a role that may replicate, and that owns the tables it shall publish.
+
+    Tables of the `private` schemas are found only by their name with the schema.
+    """
 
     conninfo: str
     slot: str
     publication: str
+    private: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in (self.slot, self.publication):
@@ -107,7 +111,7 @@ class Catalog:
         async with self._session() as session:
             if not await _rows(session, "publication", self.publication):
                 await self._publish_nothing(session)
-            found = await _rows(session, "find_tables", wanted)
+            found = await _rows(session, "find_tables", wanted, sorted(self.private))
             tables = {(schema, table) for _, schema, table in found}
             published = set(await _rows(session, "published", self.publication))
             if tables and tables != published:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import psycopg
@@ -30,6 +30,7 @@ from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError
 
 _STATUS_GAP = 0.05
+_LAST_WORD = 1.0
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _TURN_DELAY = 1.0
 _MESSAGES = 4096
@@ -51,6 +52,7 @@ class Batch:
 class PostgresSource:
     """Reads one slot. Not for use by several tasks at once.
 
+    Tables of the schemas `private` are read only if their full name is asked for.
     `position` is the last one that the caller knows to be safe, 0 if it never read. `shape` turns
     each change into what it stands for; what makes it raise is rejected. `on_trouble` hears of
     every lost connection and how many seconds pass until the next attempt.
@@ -63,6 +65,7 @@ class PostgresSource:
         name: str = "postgres",
         slot: str = "permaflow",
         publication: str = "permaflow",
+        private: Iterable[str] = (),
         position: int = 0,
         shape: Shape | None = None,
         max_records: int = 1000,
@@ -74,7 +77,7 @@ class PostgresSource:
         parameters["options"] = f"{given.get('options') or ''} {parameters['options']}".strip()
         parameters.setdefault("application_name", f"permaflow {name}")
         self._conninfo = make_conninfo(conninfo, **parameters)
-        self._catalog = Catalog(conninfo, slot, publication)
+        self._catalog = Catalog(conninfo, slot, publication, frozenset(private))
         self._types = pg_values.Types()
         self._name = name
         self._shape = shape
@@ -124,7 +127,7 @@ class PostgresSource:
             self._confirmed = position
             self._nudge.set()
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """Changes as they are committed, without end.
 
         A lost connection is made again, with what was not confirmed once more. Raises
@@ -133,8 +136,11 @@ class PostgresSource:
         delay = _SHORTEST_DELAY
         while True:
             try:
-                async with self._stream() as stream:
-                    async for batch in self._read(stream):
+                async with (
+                    self._stream() as stream,
+                    contextlib.aclosing(self._read(stream)) as found,
+                ):
+                    async for batch in found:
                         delay = _SHORTEST_DELAY
                         yield batch
             except psycopg.errors.ObjectInUse as error:
@@ -170,7 +176,8 @@ class PostgresSource:
             with contextlib.suppress(asyncio.CancelledError, psycopg.Error):
                 await beats
             with contextlib.suppress(psycopg.Error, TimeoutError):
-                await asyncio.wait_for(stream.status(self._confirmed), 1.0)
+                async with asyncio.timeout(_LAST_WORD):
+                    await stream.status(self._confirmed)
             await stream.close()
 
     async def _confirm_often(self, stream: Replication) -> None:
@@ -186,10 +193,12 @@ class PostgresSource:
             if ask:
                 asked = time.monotonic()
             await asyncio.sleep(_STATUS_GAP)
+            # wait_for of Python 3.11 forgets a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._nudge.wait()
 
-    async def _read(self, stream: Replication) -> AsyncIterator[Batch]:
+    async def _read(self, stream: Replication) -> AsyncGenerator[Batch, None]:
         decoder = PgOutput(self._name, self._types, self._shape)
         records: list[ChangeRecord | Rejected] = []
         ignored: dict[str, int] = {}

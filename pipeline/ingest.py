@@ -12,13 +12,15 @@ One bad record goes to the dead letters and never blocks what follows.
     record cannot be read          dead letter, go on
     store away                     the same batch again, with growing pauses
     source away                    the source is opened again, with growing pauses
+    batch lost to another reader   nothing of it is committed, go on
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -41,6 +43,12 @@ from pipeline.telemetry import log
 MAX_PAUSE = 5.0
 
 
+class LostError(ConnectorError):
+    """What was read belongs to another reader by now, who reads it again."""
+
+    code = "lost"
+
+
 class Changes(Protocol):
     """What a source read together, in its order."""
 
@@ -60,10 +68,15 @@ class Source(Protocol):
         """These are the objects that active triggers name."""
         ...
 
-    def batches(self) -> AsyncIterator[Changes]: ...
+    def batches(self) -> AsyncGenerator[Changes, None]:
+        """Without end, and begun again after an error. Lets go of the source when closed."""
+        ...
 
     async def keep_position(self, connection: Connection, batch: Changes) -> None:
-        """Remember, in the transaction that starts the runs, how far this batch goes."""
+        """Remember, in the transaction that starts the runs, how far this batch goes.
+
+        Raises `LostError` if another reader has taken over: nothing of the batch is committed.
+        """
         ...
 
     async def confirm(self, batch: Changes) -> None:
@@ -109,19 +122,18 @@ class Ingest:
     async def _reload(self) -> None:
         """Read the active triggers, on a doorbell or because `_commit` found that they changed."""
         generation, found = await self._database.run(_read_triggers)
-        self._active = _Active(
-            generation,
-            TriggerIndex(
-                ActiveTrigger(
-                    trigger.org.hex,
-                    str(trigger.workflow_id),
-                    str(trigger.version),
-                    trigger.spec,
-                    int(trigger.activated_at.timestamp() * 1000),
-                )
-                for trigger in found
-            ),
+        index = self._active.index
+        index.replace(
+            ActiveTrigger(
+                trigger.org.hex,
+                str(trigger.workflow_id),
+                str(trigger.version),
+                trigger.spec,
+                int(trigger.activated_at.timestamp() * 1000),
+            )
+            for trigger in found
         )
+        self._active = _Active(generation, index)
         log.info(telemetry.TRIGGERS_LOADED, count=len(found))
         for source in self._sources:
             await source.watch(self._active.index.objects())
@@ -132,9 +144,10 @@ class Ingest:
         pause = 0.1
         while not self._stopping.is_set():
             try:
-                async for batch in source.batches():
-                    await self.take(source, batch)
-                    pause = 0.1
+                async with aclosing(source.batches()) as batches:
+                    async for batch in batches:
+                        await self.take(source, batch)
+                        pause = 0.1
             except ConnectorError as error:
                 log.warning(telemetry.SOURCE_FAILED, source=source.kind, error=str(error))
                 await asyncio.sleep(pause)
@@ -149,6 +162,9 @@ class Ingest:
             try:
                 requests, results = await self._commit(source, batch)
                 break
+            except LostError as error:
+                log.warning(telemetry.SOURCE_FAILED, source=source.kind, error=str(error))
+                return
             except StoreError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
                 await asyncio.sleep(pause)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 
 from connectors.postgres_cdc import Batch, PostgresSource
@@ -21,7 +21,8 @@ from pipeline.store.database import Connection, Database
 from pipeline.telemetry import log
 
 AUTO = "auto"
-RECORD_TABLE = "permaflow.record"
+ENGINE_SCHEMA = "permaflow"
+RECORD_TABLE = f"{ENGINE_SCHEMA}.record"
 RECORDS = "records"
 _LOOK_AGAIN = 2.0
 
@@ -70,6 +71,7 @@ class PostgresChanges:
             name="permaflow",
             slot=settings.cdc_slot,
             publication=settings.cdc_slot,
+            private=[ENGINE_SCHEMA],
             shape=record_shape,
             on_trouble=_report,
         )
@@ -82,7 +84,8 @@ class PostgresChanges:
     async def watch(self, objects: Iterable[str]) -> None:
         wanted = self._named | {RECORD_TABLE}
         if self._auto:
-            wanted |= frozenset(objects)
+            # A trigger must not have the engine's own tables, which hold every organisation's data.
+            wanted |= {name for name in objects if not name.startswith(f"{ENGINE_SCHEMA}.")}
         if wanted == self._wanted:
             return
         self._wanted = wanted
@@ -103,9 +106,10 @@ class PostgresChanges:
                 return
             await asyncio.sleep(_LOOK_AGAIN)
 
-    async def batches(self) -> AsyncIterator[Batch]:
-        async for batch in self._source.batches():
-            yield batch
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        async with contextlib.aclosing(self._source.batches()) as batches:
+            async for batch in batches:
+                yield batch
 
     async def keep_position(self, connection: Connection, batch: Changes) -> None:
         """Nothing to keep: the server's slot is moved by `confirm`."""

@@ -46,12 +46,13 @@ alter publication {publication} drop table {tables};
 drop publication if exists {publication};
 
 -- name: find_tables
--- Which of these names are tables: `name` in any schema but the system's, or `schema.name`.
+-- Which of these names are tables: `schema.name`, or `name` in any schema but these and the system's.
 select wanted.name, n.nspname, c.relname
 from unnest(%s::text[]) as wanted (name)
 join pg_class c on c.relkind in ('r', 'p') and c.relpersistence = 'p'
 join pg_namespace n on n.oid = c.relnamespace
-where wanted.name in (c.relname, n.nspname || '.' || c.relname)
+where (wanted.name = n.nspname || '.' || c.relname
+       or (wanted.name = c.relname and n.nspname <> all (%s::text[])))
   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
 order by wanted.name, n.nspname;
 

@@ -109,6 +109,7 @@ async def test_messages_of_a_partition_come_in_order_and_once(
     assert offsets.kept == {Partition(topic, 0): 50, Partition(topic, 1): 50}
 
 
+@pytest.mark.slow
 async def test_reading_goes_on_where_the_caller_says_and_not_where_the_broker_does(
     make_source: Callable[..., KafkaSource], produce: Produce, topic: str
 ) -> None:

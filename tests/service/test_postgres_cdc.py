@@ -160,6 +160,22 @@ async def test_tables_are_read_as_soon_as_they_are_asked_for(
     ]
 
 
+async def test_a_private_schema_is_read_only_by_its_name(
+    make_source: MakeSource, session: Session
+) -> None:
+    await session.execute("create schema inner_rooms create table orders (id int primary key)")
+    await session.execute("create table orders (id int primary key)")
+    source = make_source(private=["inner_rooms"])
+    await source.ensure_publication(["orders"])
+    await source.prepare()
+    await session.execute("insert into inner_rooms.orders values (1)")
+    await session.execute("insert into public.orders values (2)")
+    assert [r.key for r in await read(source, 1)] == ["2"]
+    assert await source.ensure_publication(["inner_rooms.orders"]) == ()
+    await session.execute("insert into inner_rooms.orders values (3)")
+    assert [r.key for r in await read(source, 1)] == ["3"]
+
+
 TYPES: list[tuple[str, str, Any]] = [
     ("smallint", "-1", -1),
     ("integer", "2147483647", 2147483647),
