@@ -15,7 +15,6 @@ from typing import Protocol
 from uuid import UUID
 
 import orjson
-import psycopg
 
 from permaflow.errors import SettingsError, StoreError
 from permaflow.plan import Json
@@ -26,6 +25,8 @@ from pipeline.ops import Ops, OpsServer, open_socket
 from pipeline.settings import Settings
 from pipeline.store import dead_letters, stats, versions
 from pipeline.store.database import Database
+from pipeline.store.session import Connection, Session
+from pipeline.store.session import connect as connect_database
 from pipeline.telemetry import log
 
 VERTICES = ("gateway", "ingest", "orchestrator", "runner", "completion", "clock")
@@ -210,7 +211,5 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             return Gateway(parts.bus, parts.database, parts.types, settings, parts.ops)
 
 
-async def _connection(settings: Settings) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    return await psycopg.AsyncConnection.connect(
-        settings.database_url, autocommit=True, application_name="permaflow orchestrator journal"
-    )
+async def _connection(settings: Settings) -> Connection:
+    return await connect_database(settings.database_url, Session("permaflow orchestrator journal"))

@@ -21,36 +21,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from permaflow.errors import SettingsError
-from pipeline.store.json_values import use_orjson
 from pipeline.store.queries import query
+from pipeline.store.session import ENGINE_ROLE as ENGINE_ROLE
+from pipeline.store.session import GATEWAY_ROLE as GATEWAY_ROLE
+from pipeline.store.session import Connection as Connection
+from pipeline.store.session import Session, check_server
 from pipeline.store.sqlstate import passes, store_errors, translate
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[Any]
 Work = Callable[Concatenate[Connection, P], Awaitable[T]]
 
-GATEWAY_ROLE = "permaflow_gateway"
-ENGINE_ROLE = "permaflow_engine"
-OLDEST_VERSION = 15
-
-_CONFIGURE = query("session.configure")
 _SET_ORG = query("session.set_org")
 _ATTEMPTS = 5
 _CONNECT_EVERY = 0.05
-_LASTING = {
-    "fsync": ("on",),
-    "full_page_writes": ("on",),
-    "synchronous_commit": ("on", "local", "remote_write", "remote_apply"),
-}
 
 
 class Database:
@@ -68,22 +58,14 @@ class Database:
         acquire_timeout: timedelta = timedelta(seconds=2),
         prepare_threshold: int | None = 1,
     ) -> None:
-        """`role` is set once per connection. `prepare_threshold=None` suits a PgBouncer."""
-        self._session = {
-            "role": role or "none",
-            "statement_timeout": f"{statement_timeout // timedelta(milliseconds=1)}ms",
-            "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
-        }
         self._url = url
-        self._options: dict[str, Any] = {
-            "autocommit": True,
-            "application_name": application_name,
-            "prepare_threshold": prepare_threshold,
-        }
+        self._session = Session(
+            application_name, role, statement_timeout, idle_timeout, prepare_threshold
+        )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            kwargs=self._options,
-            configure=self._configure,
+            kwargs=self._session.options(),
+            configure=self._session.configure,
             min_size=1,
             max_size=size,
             timeout=acquire_timeout.total_seconds(),
@@ -105,18 +87,15 @@ class Database:
     async def _is_sound(self, is_last: bool) -> bool:
         """Looks at the server through a connection of its own: a pool hides why it fails."""
         try:
-            connection = await psycopg.AsyncConnection.connect(self._url, **self._options)
+            connection = await psycopg.AsyncConnection.connect(self._url)
         except psycopg.Error as error:
             # Without a SQLSTATE nobody answered; with 57P03 the server is starting.
             if is_last or error.sqlstate not in (None, "57P03"):
                 raise translate(error) from error
             return False
         with store_errors():
-            async with connection, connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(_CONFIGURE, self._session)
-                refused = refusal(await cursor.fetchone() or {})
-        if refused is not None:
-            raise refused
+            async with connection:
+                await check_server(connection)
         return True
 
     async def close(self) -> None:
@@ -133,10 +112,6 @@ class Database:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    async def _configure(self, connection: Connection) -> None:
-        use_orjson(connection)
-        await connection.execute(_CONFIGURE, self._session)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -185,19 +160,3 @@ def _is_lost(error: BaseException) -> bool:
     return type(error) is psycopg.OperationalError or isinstance(
         error, psycopg.errors.AdminShutdown
     )
-
-
-def refusal(found: dict[str, Any]) -> SettingsError | None:
-    """Why this server cannot be the truth, if it cannot."""
-    version = int(found["version"]) // 10000
-    if version < OLDEST_VERSION:
-        return SettingsError(
-            f"The database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed."
-        )
-    for name, allowed in _LASTING.items():
-        if found[name] not in allowed:
-            return SettingsError(
-                f"The database runs with {name} = {found[name]}: it forgets what it has confirmed "
-                f"when it crashes. Set {name} = on, and restart or reload it."
-            )
-    return None

@@ -45,8 +45,9 @@
 --
 -- Rules
 -- -----
--- Only the clock of the database counts (`clock_timestamp()`); times are timestamptz. Ids are UUIDv7 and come from the
--- caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
+-- Only the clock of the database counts; times are timestamptz. What is written gets `clock_timestamp()`; what is
+-- compared is `statement_timestamp()`, because an index cannot be searched for a moment that moves. Ids are UUIDv7 and
+-- come from the caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
 -- Locks are taken in the order workflow, run, run_key, timer, lease, kafka_offset, generation, and within a table in the order
 -- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
 -- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees

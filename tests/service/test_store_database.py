@@ -19,7 +19,8 @@ from permaflow.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from pipeline.store.database import Connection, Database, refusal
+from pipeline.store.database import Connection, Database
+from pipeline.store.session import refusal
 
 pytestmark = pytest.mark.service
 

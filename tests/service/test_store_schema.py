@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from pipeline.store import migrate
 from pipeline.store.queries import QUERIES
+from pipeline.store.session import Session, connect
 
 pytestmark = pytest.mark.service
 
@@ -66,6 +69,51 @@ async def test_every_query_can_be_prepared(database_url: str) -> None:
             except psycopg.Error as error:
                 refused[name] = str(error)
     assert refused == {}
+
+
+HOT = [
+    "journal.load_runs",
+    "journal.load_rows",
+    "journal.finish_runs",
+    "journal.set_status",
+    "journal.clear_timers",
+    "starts.start",
+    "starts.known",
+    "stats.settle",
+    "timers.claim",
+    "leases.renew",
+    "leases.drop",
+    "offsets.advance",
+]
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_a_plan_that_was_made_on_an_empty_table_looks_ids_up(
+    database_url: str, name: str
+) -> None:
+    """It is kept while the table grows; one that reads a whole table or index would get slower."""
+    text = numbered(QUERIES[name])
+    count = len(set(re.findall(r"\$\d+", text)))
+    session = await connect(database_url, Session())
+    async with session:
+        await session.execute("set plan_cache_mode = force_generic_plan")
+        await session.execute(f"prepare hot as {text}".encode())
+        nulls = ", ".join(["null"] * count)
+        cursor = await session.execute(f"explain (format json) execute hot({nulls})".encode())
+        [[[plan]]] = await cursor.fetchall()
+    whole = [
+        f"{node['Node Type']} on {node.get('Relation Name') or node.get('Index Name')}"
+        for node in walk(plan["Plan"])
+        if node["Node Type"] in ("Seq Scan", "Hash Join", "Merge Join")
+        or (node["Node Type"] in ("Index Scan", "Bitmap Index Scan") and "Index Cond" not in node)
+    ]
+    assert whole == []
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
 
 
 async def test_the_readable_schema_equals_the_sum_of_the_migrations(

@@ -2,7 +2,7 @@
 -- Takes or prolongs leases. A lease that somebody else still holds for the same or a later attempt stays
 -- theirs; it is missing from the answer.
 insert into permaflow.lease as lease (run_id, step, attempt, org_id, holder, until, deadline)
-select run_id, step, attempt, org_id, %(holder)s, clock_timestamp() + make_interval(secs => %(duration)s),
+select run_id, step, attempt, org_id, %(holder)s, statement_timestamp() + make_interval(secs => %(duration)s),
   clock_timestamp() + make_interval(secs => remaining)
 from unnest(%(run_ids)s::uuid[], %(steps)s::text[], %(attempts)s::int4[], %(orgs)s::uuid[], %(remaining)s::float8[])
   as held (run_id, step, attempt, org_id, remaining)
@@ -10,7 +10,7 @@ order by run_id, step
 on conflict (run_id, step) do update
 set attempt = excluded.attempt, holder = excluded.holder, until = excluded.until, deadline = excluded.deadline
 where lease.attempt < excluded.attempt
-  or (lease.attempt = excluded.attempt and (lease.holder = excluded.holder or lease.until < clock_timestamp()))
+  or (lease.attempt = excluded.attempt and (lease.holder = excluded.holder or lease.until < statement_timestamp()))
 returning run_id, step;
 
 -- name: drop
@@ -22,12 +22,12 @@ where lease.run_id = held.run_id and lease.step = held.step and lease.attempt = 
 
 -- name: lapsed
 -- Leases whose holder has been silent, or whose step has outlived its deadline.
-select run_id, step, attempt, org_id as org, holder, until < clock_timestamp() as is_lost
+select run_id, step, attempt, org_id as org, holder, until < statement_timestamp() as is_lost
 from permaflow.lease
-where until < clock_timestamp() or deadline < clock_timestamp()
+where until < statement_timestamp() or deadline < statement_timestamp()
 order by run_id, step
 limit %(limit)s;
 
 -- name: sweep
 -- Removes leases that lapsed long ago.
-delete from permaflow.lease where until < clock_timestamp() - make_interval(secs => %(after)s);
+delete from permaflow.lease where until < statement_timestamp() - make_interval(secs => %(after)s);

@@ -46,7 +46,7 @@ returning id;
 -- Open runs that somebody wants to end, for more than `after` seconds.
 select id, cancel_by as by, org_id as org
 from permaflow.run
-where cancel_at < clock_timestamp() - make_interval(secs => %(after)s) and finished_at is null
+where cancel_at < statement_timestamp() - make_interval(secs => %(after)s) and finished_at is null
 order by id
 limit %(limit)s;
 
@@ -60,9 +60,9 @@ left join lateral (
   select seq, at from permaflow.journal where run_id = run.id order by seq desc limit 1
 ) as last on true
 where run.status in ('pending', 'running')
-  and run.id > %(above)s and run.id < permaflow.uuid_at(clock_timestamp() - make_interval(secs => %(after)s))
-  and coalesce(last.at, run.created_at) < clock_timestamp() - make_interval(secs => %(after)s)
-  and not exists (select from permaflow.lease where lease.run_id = run.id and until > clock_timestamp())
+  and run.id > %(above)s and run.id < permaflow.uuid_at(statement_timestamp() - make_interval(secs => %(after)s))
+  and coalesce(last.at, run.created_at) < statement_timestamp() - make_interval(secs => %(after)s)
+  and not exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp())
 order by run.id
 limit %(limit)s;
 

@@ -3,7 +3,7 @@
 -- orchestrator deletes a timer in the transaction that follows from it.
 with due as (
   select run_id, key from permaflow.timer
-  where due_at <= clock_timestamp()
+  where due_at <= statement_timestamp()
   order by due_at
   limit %(limit)s
   for update skip locked
