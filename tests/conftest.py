@@ -2,7 +2,13 @@
 
 import pytest
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_store", "tests.fix_engine", "tests.fix_gateway"]
+pytest_plugins = [
+    "tests.fix_properties",
+    "tests.fix_servers",
+    "tests.fix_store",
+    "tests.fix_engine",
+    "tests.fix_gateway",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -290,6 +290,10 @@ class _Turn:
     # --- firing -----------------------------------------------------------------------------------
 
     def _fire(self, scope: Scope, node: Node) -> None:
+        if isinstance(node.work, Trigger) and node.id != self.run.trigger:
+            self.write(Skipped(scope.id, node.id))
+            self._ended(scope, node.id)
+            return
         for loser in node.cancels:
             state = scope.node(loser)
             if state.outcome is None:
@@ -314,13 +318,7 @@ class _Turn:
         match node.work:
             case Task():
                 self._attempt(scope, node)
-            case Trigger():
-                if node.id == self.run.trigger:
-                    self._pass(scope, node.id)
-                else:
-                    self.write(Skipped(scope.id, node.id))
-                    self._ended(scope, node.id)
-            case Pass():
+            case Trigger() | Pass():
                 self._pass(scope, node.id)
             case Branch(cases=cases, default=default):
                 port = next((p for p, test in cases if test.evaluate(scope.context)), default)

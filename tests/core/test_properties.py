@@ -1,0 +1,266 @@
+"""What holds for every plan, whatever its attempts come to and in whatever order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from permaflow.plan import Outcome, Plan
+from pipeline.core.decide import decide
+from pipeline.core.effects import ClearTimer, Dispatch, SetTimer
+from pipeline.core.entries import Entry, Failed, Retrying, Skipped, Succeeded
+from pipeline.core.events import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptParked,
+    CancelAsked,
+    Event,
+    TimerFired,
+    Woken,
+)
+from pipeline.core.state import RUN_TIMER
+from tests.core.dump import dump
+from tests.core.plans import ORDERLY, Table, cases, schedules
+from tests.core.reference import expect
+from tests.core.world import World
+from tests.fix_properties import examples
+
+Case = tuple[Plan, Table]
+moments = st.integers(0, 30)
+
+
+def begun(case: Case, schedule: list[int], turns: int) -> World:
+    """A run that has come some way, perhaps to its end."""
+    world = World(*case)
+    world.tell(Woken())
+    for turn in range(turns):
+        choices = world.next_events()
+        if world.run.finished or not choices:
+            break
+        pick = schedule[turn] if turn < len(schedule) else 0
+        world.tell(choices[pick % len(choices)])
+    return world
+
+
+@examples(300)
+@given(cases(), schedules)
+def test_every_run_ends_once_and_every_entry_on_the_way_was_lawful(
+    case: Case, schedule: list[int]
+) -> None:
+    world = World(*case)
+    world.play(schedule)
+    assert world.entries[-1] == world.ends()[0]
+    assert len(world.ends()) == 1
+
+
+@examples(150)
+@given(cases(), schedules)
+def test_the_journal_tells_the_live_state_after_every_event(
+    case: Case, schedule: list[int]
+) -> None:
+    World(*case, audited=False).play(schedule, check=True)
+
+
+@examples(300)
+@given(cases(ORDERLY), schedules)
+def test_a_run_comes_to_what_the_reference_interpreter_says(
+    case: Case, schedule: list[int]
+) -> None:
+    world = World(*case, audited=False)
+    run = world.play(schedule)
+    expected = expect(*case, run.trigger)
+    assert run.status == expected.status
+    ends = {entry[:2]: end_of(entry, world) for entry in world.of(Succeeded | Failed | Skipped)}
+    sure = {where: outcome for where, (outcome, _) in expected.sure.ends.items()}
+    possible = {where: outcome for where, (outcome, _) in expected.possible.ends.items()}
+    assert sure.items() <= ends.items() <= (possible | sure).items()
+    assert expected.sure.attempts <= world.attempts
+    assert world.attempts <= expected.possible.attempts | expected.sure.attempts
+    if run.status == "completed":
+        assert run.output() == expected.output
+
+
+def end_of(entry: Entry, world: World) -> Outcome:
+    match entry:
+        case Succeeded():
+            return Outcome.SUCCESS
+        case Failed(timed_out=timed_out):
+            return Outcome.TIMED_OUT if timed_out else Outcome.FAILED
+        case _:
+            return Outcome.SKIPPED
+
+
+# --- what must change nothing ---------------------------------------------------------------------
+
+
+@examples(200)
+@given(cases(), schedules, st.lists(st.integers(0, 999), min_size=1, max_size=40))
+def test_what_is_repeated_late_early_or_unknown_changes_nothing(
+    case: Case, schedule: list[int], noise: list[int]
+) -> None:
+    plain = World(*case, audited=False)
+    plain.play(schedule)
+    noisy = World(*case, audited=False)
+    for turn, event in enumerate(plain.events):
+        noisy.tell(event)
+        changes_nothing(noisy, nuisance(noisy, noise[turn % len(noise)]))
+    assert noisy.entries == plain.entries
+    assert dump(noisy.run) == dump(plain.run)
+
+
+def nuisance(world: World, number: int) -> Event:
+    """An event that the run has to shrug off."""
+    kind, pick = number % 7, number // 7
+    gone = [key for key in world.sent if key not in world.live] or [("", "nobody", 1)]
+    key = gone[pick % len(gone)]
+    match kind:
+        case 0:
+            return AttemptDone(*key, "late")
+        case 1:
+            return AttemptFailed(*key, "late", "late", retryable=bool(pick % 2))
+        case 2:
+            return AttemptParked(*key, 0.0)
+        case 3:
+            return Woken()
+        case 4:
+            scope, node, attempt = list(world.sent)[pick % len(world.sent)] if world.sent else key
+            return AttemptDone(scope, node, attempt + 1 + pick % 3, "early")
+        case 5:
+            old = [e.key for e in world.effects if isinstance(e, ClearTimer)]
+            return TimerFired((old or ["retry\x1f\x1fnobody\x1f1"])[pick % max(1, len(old))])
+        case _:
+            old_events = [e for e in world.events if not isinstance(e, CancelAsked)]
+            return old_events[pick % len(old_events)]
+
+
+def changes_nothing(world: World, event: Event) -> None:
+    if world.run.seq and isinstance(event, AttemptDone) and event[:3] in world.live:
+        return  # the dispatch that an early result spoke of has been made meanwhile
+    before = dump(world.run)
+    decision = decide(world.run, [event])
+    assert decision.entries == []
+    assert dump(world.run) == before
+    assert all(isinstance(e, ClearTimer) and e.key not in world.armed for e in decision.effects)
+    counted = decision.stale + decision.unknown
+    assert counted == (not isinstance(event, Woken) or world.run.finished)
+
+
+@examples(150)
+@given(cases(), schedules, st.lists(st.integers(1, 4), max_size=12))
+def test_events_told_together_are_as_events_told_one_by_one(
+    case: Case, schedule: list[int], sizes: list[int]
+) -> None:
+    single = World(*case, audited=False)
+    single.play(schedule)
+    several = World(*case, audited=False)
+    events = list(single.events)
+    while events:
+        size = sizes.pop() if sizes else 2
+        together = [events.pop(0)]
+        while len(together) < size and events and possible(several, events[0]):
+            together.append(events.pop(0))
+        several.tell(*together)
+        several.check()
+    without_chance = [replace_delay(entry) for entry in several.entries]
+    assert without_chance == [replace_delay(entry) for entry in single.entries]
+
+
+def possible(world: World, event: Event) -> bool:
+    """Whether an event can be on its way already."""
+    if isinstance(event, TimerFired):
+        return event.key in world.armed
+    return (
+        isinstance(event, AttemptDone | AttemptFailed | AttemptParked) and event[:3] in world.live
+    )
+
+
+def replace_delay(entry: Entry) -> Entry:
+    return entry._replace(delay=0.0) if isinstance(entry, Retrying) else entry
+
+
+@examples(100)
+@given(cases(), schedules)
+def test_a_run_that_changes_hands_at_every_event_makes_the_same_journal(
+    case: Case, schedule: list[int]
+) -> None:
+    stays = World(*case, audited=False)
+    stays.play(schedule)
+    moves = World(*case, audited=False)
+    for event in stays.events:
+        moves.tell(event)
+        moves.restart()
+    assert moves.rows == stays.rows
+
+
+@examples(150)
+@given(cases(), schedules, moments, moments)
+def test_a_stale_state_never_takes_what_is_due_for_something_old(
+    case: Case, schedule: list[int], turns: int, age: int
+) -> None:
+    """It either makes entries, which conflict, or says that it does not know: never less."""
+    world = begun(case, schedule, turns)
+    kept = world.rows[:]
+    for event in world.next_events(run_timeout=True):
+        world.rows = kept[: max(0, len(kept) - age)]
+        old = decide(world.replayed(), [event])
+        assert old.entries or old.unknown
+        assert not old.stale
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+@examples(150)
+@given(cases(), schedules, moments, st.booleans())
+def test_a_run_can_be_ended_at_any_moment_and_leaves_nothing_behind(
+    case: Case, schedule: list[int], turns: int, by_timeout: bool
+) -> None:
+    world = begun(case, schedule, turns)
+    if world.run.finished:
+        return
+    out, armed = set(world.live), set(world.armed)
+    by_timeout = by_timeout and RUN_TIMER in armed
+    decision = world.tell(TimerFired(RUN_TIMER) if by_timeout else CancelAsked("ann", "enough"))
+    assert world.run.status == ("timed_out" if by_timeout else "cancelled")
+    assert set(world.stopped[-len(out) :] if out else ()) == out
+    assert {e.key for e in decision.effects if isinstance(e, ClearTimer)} >= armed
+    assert not any(isinstance(e, Dispatch | SetTimer) for e in decision.effects)
+    world.check()
+    assert not world.live
+    assert not world.armed
+    for key in out:
+        changes_nothing(world, AttemptDone(*key, "late"))
+    changes_nothing(world, CancelAsked())
+
+
+@examples(100)
+@given(cases(), schedules)
+def test_nothing_is_left_armed_or_running_after_the_end(case: Case, schedule: list[int]) -> None:
+    world = World(*case, audited=False)
+    world.play(schedule)
+    assert not world.live
+    assert not world.armed
+    assert not world.run.outstanding
+    assert set(world.run.scopes) == {""}
+
+
+@examples(100)
+@given(cases(), schedules)
+def test_a_run_that_may_take_one_step_fewer_than_it_takes_fails_for_it(
+    case: Case, schedule: list[int]
+) -> None:
+    plan, table = case
+    plan = replace(plan, max_steps=1_000_000)
+    whole = World(plan, table, audited=False)
+    whole.play(schedule)
+    used = whole.run.steps_used
+    enough = World(replace(plan, max_steps=used), table)
+    enough.play(schedule)
+    assert enough.entries == whole.entries
+    if used:
+        short = World(replace(plan, max_steps=used - 1), table)
+        short.play(schedule)
+        assert [(end.status, end.code) for end in short.ends()] == [("failed", "step_limit")]
+        assert short.run.steps_used == used - 1
