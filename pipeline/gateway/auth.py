@@ -1,19 +1,17 @@
 """Who may do what: API keys, their scopes, and the policy that every route declares.
 
-A key is looked up at most every few seconds, so a revoked one is refused within `KEPT` seconds.
-Lookups of the same key at the same moment share one query. An unknown key is remembered for
-a moment, too, so that guessing costs us little.
+A key is kept for `KEPT` seconds, so a revoked one is refused no later than that. An unknown key is
+remembered for a moment, too, so that guessing costs us little.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import HTTPConnection
 
+from pipeline.gateway.kept import Kept
 from pipeline.gateway.problems import Refusal
 from pipeline.store.keys import Caller
 
@@ -47,8 +45,7 @@ class Guard:
 
     def __init__(self, verify: Verify) -> None:
         self._verify = verify
-        self._kept: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._callers: Kept[bytes, Caller] = Kept(KEPT, MOST_KEPT, seconds_of_nothing=KEPT_UNKNOWN)
 
     async def admit(self, request: HTTPConnection, needs: str) -> Caller:
         """Who is asking; 401 without a good key, 403 without the scope."""
@@ -69,23 +66,7 @@ class Guard:
     async def find(self, text: str) -> Caller | None:
         """Who the key speaks for, as of a few seconds ago at most."""
         name = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
-        kept = self._kept.get(name)
-        if kept is not None and kept[0] > _now():
-            return kept[1]
-        asking = self._asking.get(name)
-        if asking is None:
-            asking = self._asking[name] = asyncio.ensure_future(self._ask(name, text))
-            asking.add_done_callback(lambda _: self._asking.pop(name, None))
-        return await asyncio.shield(asking)
-
-    async def _ask(self, name: bytes, text: str) -> Caller | None:
-        asked_at = _now()
-        caller = await self._verify(text)
-        self._kept[name] = (asked_at + (KEPT_UNKNOWN if caller is None else KEPT), caller)
-        self._kept.move_to_end(name)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
-        return caller
+        return await self._callers.get(name, lambda: self._verify(text))
 
 
 def bearer(request: HTTPConnection) -> str:
@@ -113,7 +94,3 @@ def _unauthorized(*, given: bool) -> Refusal:
     )
     header = f'{_REALM}, error="invalid_token"' if given else _REALM
     return Refusal(401, "unauthorized", detail, headers={"www-authenticate": header})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
