@@ -1,6 +1,6 @@
 """The journals of runs: the hot path of the store.
 
-One `Journal` belongs to one orchestrator and keeps one connection to itself: its statements stay
+One `Journal` belongs to one orchestrator and keeps two connections to itself: statements stay
 prepared, and a batch is one round trip. It is not safe for concurrent use.
 """
 
@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import TupleRow
 
+from pipeline.store.appender import Appender
 from pipeline.store.queries import query
 from pipeline.store.sqlstate import store_errors
 
@@ -22,6 +23,7 @@ Connection = psycopg.AsyncConnection[TupleRow]
 _LOAD_RUNS = query("journal.load_runs")
 _LOAD_ROWS = query("journal.load_rows")
 _APPEND = query("journal.append")
+_APPEND_ALONE = query("journal.append_alone")
 _FINISH = query("journal.finish_runs")
 _STATUS = query("journal.set_status")
 _SET_TIMERS = query("journal.set_timers")
@@ -33,7 +35,7 @@ _LIVE_LEASES = query("journal.live_leases")
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run as it lies in the store. `input` is JSON text; rows are `(seq, entries as JSON text)`."""
+    """A run as it lies in the store. Its input and the entries of its rows are JSON text."""
 
     id: UUID
     org: UUID
@@ -75,10 +77,22 @@ class Journal:
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._connection: Connection | None = None
+        self._appender: Appender | None = None
 
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
+        if self._appender is not None:
+            await self._appender.close()
+
+    async def _append(self, batch: Append) -> None:
+        """The rows of a batch, when they are all of it."""
+        appender = self._appender
+        if appender is None or appender.closed:
+            appender = self._appender = Appender(await self._connect())
+            await appender.prepare(_APPEND_ALONE)
+        entries = [row.encode() for row in batch.entries]
+        await appender.append(batch.runs, batch.seqs, batch.orgs, entries)
 
     async def _open(self) -> Connection:
         connection = self._connection
@@ -106,12 +120,13 @@ class Journal:
 
     async def commit(self, batch: Append) -> None:
         """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""
+        if batch.rows_only:
+            with store_errors():
+                await self._append(batch)
+            return
         connection = await self._open()
         rows = (batch.runs, batch.seqs, batch.orgs, batch.entries)
         with store_errors():
-            if batch.rows_only:
-                await connection.execute(_APPEND, rows, binary=True)
-                return
             async with connection.pipeline(), connection.transaction():
                 if batch.runs:
                     await connection.execute(_APPEND, rows, binary=True)

@@ -17,6 +17,12 @@ insert into permaflow.journal (run_id, seq, org_id, entries)
 select run_id, seq, org_id, entries::json
 from unnest(%b::uuid[], %b::int4[], %b::uuid[], %b::text[]) as row (run_id, seq, org_id, entries);
 
+-- name: append_alone
+-- The same, when it is the whole transaction: `appender.py` sends it with numbered parameters.
+insert into permaflow.journal (run_id, seq, org_id, entries)
+select run_id, seq, org_id, entries::json
+from unnest($1::uuid[], $2::int4[], $3::uuid[], $4::text[]) as row (run_id, seq, org_id, entries);
+
 -- name: finish_runs
 -- The end of runs, written once. It asks for the status, not for `finished_at is null`: of that there is a small
 -- index, and on a young table the planner would read all of it instead of looking the ids up.

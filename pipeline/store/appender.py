@@ -1,0 +1,138 @@
+"""One statement, one round trip: journal rows over libpq itself.
+
+Every step of every run waits for this statement, so it goes past psycopg's cursors, straight to
+`psycopg.pq`, the driver's own public wrapper of libpq. Measured on 2 cores: 238 µs instead of 308
+for one row, and half of the CPU (80 µs instead of 150). Everything else of the store uses psycopg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from uuid import UUID
+
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.rows import TupleRow
+
+_NAME = b"permaflow_append"
+_BINARY = pq.Format.BINARY
+_OK = pq.ExecStatus.COMMAND_OK
+_UUID, _INT4, _TEXT = 2950, 23, 25
+_HEAD = struct.Struct("!iiIii")
+_LENGTH = struct.Struct("!i")
+_NUMBER = struct.Struct("!ii")
+
+
+class Appender:
+    """Runs `insert … select … from unnest($1, $2, $3, $4)` on a connection of its own.
+
+    Not for use by several tasks at once. After any error but that of the statement itself the
+    connection is closed.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._connection = connection
+        self._libpq: PGconn = connection.pgconn
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[PGresult | None] | None = None
+        self._result: PGresult | None = None
+        self._loop.add_reader(self._libpq.socket, self._readable)
+
+    @property
+    def closed(self) -> bool:
+        return self._libpq.status != pq.ConnStatus.OK
+
+    async def prepare(self, statement: str) -> None:
+        """`statement` has `$1` to `$4`. Raises `psycopg.Error`."""
+        self._libpq.send_prepare(_NAME, statement.encode())
+        await self._sent()
+
+    async def append(
+        self,
+        runs: Sequence[UUID],
+        seqs: Sequence[int],
+        orgs: Sequence[UUID],
+        entries: Sequence[bytes],
+    ) -> None:
+        """All rows or none. Raises `psycopg.Error`, a `UniqueViolation` among them."""
+        columns = (
+            _array(_UUID, [run.bytes for run in runs]),
+            _numbers(seqs),
+            _array(_UUID, [org.bytes for org in orgs]),
+            _array(_TEXT, entries),
+        )
+        self._libpq.send_query_prepared(_NAME, columns, (_BINARY,) * 4, _BINARY)
+        await self._sent()
+
+    async def close(self) -> None:
+        if self._libpq.status == pq.ConnStatus.OK:
+            self._loop.remove_reader(self._libpq.socket)
+        await self._connection.close()
+
+    async def _sent(self) -> None:
+        """Flush what was sent, and wait for its result."""
+        try:
+            self._answer = self._loop.create_future()
+            while self._libpq.flush() == 1:
+                await self._writable()
+            result = await self._answer
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            self._answer = None
+        if result is None or result.status != _OK:
+            raise psycopg.errors.error_from_result(result) if result is not None else lost()
+
+    async def _writable(self) -> None:
+        """Wait until the socket takes more: a batch may be larger than its buffer."""
+        ready = self._loop.create_future()
+        self._loop.add_writer(
+            self._libpq.socket, lambda: None if ready.done() else ready.set_result(None)
+        )
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._libpq.socket)
+
+    def _readable(self) -> None:
+        """The server said something: keep the result once it is whole."""
+        try:
+            self._libpq.consume_input()
+            while not self._libpq.is_busy():
+                result = self._libpq.get_result()
+                if result is None:
+                    self._give(self._result)
+                    return
+                self._result = result
+        except psycopg.Error as error:
+            self._loop.remove_reader(self._libpq.socket)
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_exception(error)
+
+    def _give(self, result: PGresult | None) -> None:
+        self._result = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(result)
+
+
+def lost() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the connection was lost")
+
+
+def _array(oid: int, items: Sequence[bytes]) -> bytes:
+    """A one-dimensional array in PostgreSQL's binary format."""
+    parts = [_HEAD.pack(1, 0, oid, len(items), 1)]
+    for item in items:
+        parts.append(_LENGTH.pack(len(item)))
+        parts.append(item)
+    return b"".join(parts)
+
+
+def _numbers(items: Sequence[int]) -> bytes:
+    return _HEAD.pack(1, 0, _INT4, len(items), 1) + b"".join(
+        [_NUMBER.pack(4, item) for item in items]
+    )

@@ -1,0 +1,81 @@
+"""Journal rows over libpq: what one statement may meet."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from permaflow.errors import ConflictError, InputError, StoreUnavailableError
+from pipeline.ids import new_id
+from pipeline.store.journal import Append, Journal
+
+
+async def rows(url: str) -> list[tuple[object, ...]]:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute(
+            "select run_id, seq, org_id, entries::text from permaflow.journal order by run_id, seq"
+        )
+        return await cursor.fetchall()
+
+
+def append(*seqs: int, entries: str = '[["started","t"]]') -> Append:
+    run, org = new_id(), new_id()
+    return Append([run] * len(seqs), list(seqs), [org] * len(seqs), [entries] * len(seqs))
+
+
+@pytest.fixture
+async def journal(database_url: str):
+    found = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
+    yield found
+    await found.close()
+
+
+async def test_rows_are_stored_as_they_were_given(journal: Journal, database_url: str) -> None:
+    batch = append(1, 2, entries='[["succeeded","","ä",1,{"x":"\\u2028"},null,null]]')
+    await journal.commit(batch)
+    assert await rows(database_url) == [
+        (batch.runs[0], seq, batch.orgs[0], batch.entries[0]) for seq in (1, 2)
+    ]
+
+
+async def test_a_taken_place_is_a_conflict_and_nothing_of_the_batch_is_stored(
+    journal: Journal, database_url: str
+) -> None:
+    first = append(1)
+    await journal.commit(first)
+    second = append(1)
+    second.runs.append(first.runs[0])
+    second.seqs.append(1)
+    second.orgs.append(first.orgs[0])
+    second.entries.append("[]")
+    with pytest.raises(ConflictError):
+        await journal.commit(second)
+    assert len(await rows(database_url)) == 1
+    await journal.commit(append(1))
+    assert len(await rows(database_url)) == 2
+
+
+async def test_what_is_no_json_is_refused(journal: Journal) -> None:
+    with pytest.raises(InputError):
+        await journal.commit(append(1, entries="{"))
+
+
+async def test_after_a_lost_connection_the_next_append_works(
+    journal: Journal, database_url: str
+) -> None:
+    await journal.commit(append(1))
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+        await admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        with pytest.raises(StoreUnavailableError):
+            await journal.commit(append(1))
+    await journal.commit(append(1))
+    assert len(await rows(database_url)) == 2
+
+
+async def test_a_large_batch_goes_through(journal: Journal, database_url: str) -> None:
+    batch = append(*range(1, 2001), entries='[["x","' + "y" * 5_000 + '"]]')
+    await journal.commit(batch)
+    assert len(await rows(database_url)) == 2000
