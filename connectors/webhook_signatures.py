@@ -204,8 +204,8 @@ def _standard(_: Verification, headers: Headers, body: bytes) -> _Claim | None:
     delivery, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not delivery or "." in delivery or len(delivery) > 256 or not _is_time(timestamp):
         return None
-    parts = headers.get("webhook-signature", "").replace(",v1,", " v1,").split()
-    found = [_base64(part[3:]) for part in parts if part.startswith("v1,")]
+    parts = headers.get("webhook-signature", "").split()
+    found = [_base64(part[3:].rstrip(",")) for part in parts if part.startswith("v1,")]
     signed = f"{delivery}.{timestamp}.".encode(errors="surrogateescape") + body
     return _claim(signed, found, delivery=delivery, timestamp=timestamp)
 
