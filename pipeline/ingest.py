@@ -41,6 +41,8 @@ from pipeline.store.starts import StartRequest, StartResult, run_key, start_runs
 from pipeline.telemetry import log
 
 MAX_PAUSE = 5.0
+LOOK_EVERY = 5.0
+"""Seconds between two looks at the generation of the triggers."""
 
 
 class LostError(ConnectorError):
@@ -107,17 +109,28 @@ class Ingest:
     async def run(self) -> None:
         await self._reload()
         unlisten = await self._bus.listen(WORKFLOWS, lambda _subject, _data: self._reload())
-        readers = [asyncio.create_task(self._read(source)) for source in self._sources]
+        tasks = [asyncio.create_task(self._read(source)) for source in self._sources]
+        tasks.append(asyncio.create_task(self._watch_triggers()))
         await self._stopping.wait()
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for source in self._sources:
             await source.close()
         await unlisten()
 
     async def stop(self) -> None:
         self._stopping.set()
+
+    async def _watch_triggers(self) -> None:
+        """Find out that triggers changed even if the doorbell was not heard."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                if await self._database.run(triggers.generation) != self._active.generation:
+                    await self._reload()
+            except StoreError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
 
     async def _reload(self) -> None:
         """Read the active triggers, on a doorbell or because `_commit` found that they changed."""
