@@ -12,25 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from api_pages import cli_page, http_api_page
+from markdown import NOTICE, row, table
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from state_pages import journal_page, states_page
+from task_pages import task_types_page
 
 from permaflow import errors
 from pipeline import telemetry
 from pipeline.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
-NOTICE = "<!-- Generated from {source} by `make docs`; edit that file instead. -->"
-
-
-def row(*cells: str) -> str:
-    """A line of a table; a cell may hold any text."""
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def table(*columns: str) -> list[str]:
-    return [row(*columns), row(*("---" for _ in columns))]
 
 
 def settings_page() -> Iterator[str]:
@@ -155,6 +149,11 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "settings.md": settings_page,
     "telemetry.md": telemetry_page,
     "errors.md": errors_page,
+    "task-types.md": task_types_page,
+    "http-api.md": http_api_page,
+    "cli.md": cli_page,
+    "states.md": states_page,
+    "journal.md": journal_page,
 }
 
 

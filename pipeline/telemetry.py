@@ -100,6 +100,9 @@ BUS_LISTENER_FAILED = event(
 BUS_CHANNEL_MENDED = event(
     "bus.channel_mended", "warning", "A channel was gone and was made again.", "stream", "channel"
 )
+BUS_CHANNEL_MISSING = event(
+    "bus.channel_missing", "debug", "A channel could not be made; it is tried again.", "reason"
+)
 BUS_STREAMS_MISSING = event(
     "bus.streams_missing", "warning", "The streams could not be made; it is tried again.", "reason"
 )

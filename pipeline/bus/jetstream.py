@@ -177,7 +177,7 @@ class JetStreamBus:
             try:
                 await self.streams.ensure_channel(pull.channel)
             except Exception as error:  # whatever it is, a reader must not go silent
-                log.debug(telemetry.BUS_STREAMS_MISSING, reason=str(error))
+                log.debug(telemetry.BUS_CHANNEL_MISSING, reason=str(error))
                 await asyncio.sleep(MEND_AGAIN)
             else:
                 break
