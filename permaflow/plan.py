@@ -281,7 +281,8 @@ class Node:
     """One step of a workflow.
 
     `cancels` names the nodes of the same scope that are cancelled when this node fires: the losers
-    of an `any` or `n-of-m` join.
+    of an `any` or `n-of-m` join. `timeout` limits each attempt of a task, and the whole of a loop
+    or a delay.
     """
 
     id: str

@@ -37,7 +37,7 @@ from pipeline.core.effects import (
     Dispatch,
     Effect,
     SetTimer,
-    StopStep,
+    without_dropped,
 )
 from pipeline.core.entries import (
     Cancelled,
@@ -116,9 +116,13 @@ class _Turn:
                 continue
             self._hear(event)
             self._settle()
-        self._collect_dropped()
+        effects = self.effects
+        if run.dropped_timers or run.dropped_steps:
+            effects = without_dropped(effects, run.dropped_steps, run.dropped_timers)
+            run.dropped_timers.clear()
+            run.dropped_steps.clear()
         run.settle_status()
-        return Decision(self.entries, self.effects, self.stale, self.unknown)
+        return Decision(self.entries, effects, self.stale, self.unknown)
 
     def write(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -213,6 +217,11 @@ class _Turn:
             self.write(Finished("timed_out", "run_timeout", "The run took longer than it may."))
         elif timer.kind == "delay":
             self._pass(self.run.scopes[timer.scope], timer.node)
+        elif timer.kind == "timeout":
+            scope, node = self.run.scopes[timer.scope], self.run.plan_node(timer.node)
+            attempt = scope.nodes[node.id].attempt
+            message = f"`{node.id}` took longer than its timeout."
+            self._fail(scope, node, attempt, "timeout", message, timed_out=True)
         else:
             node = self.run.plan_node(timer.node)
             if self._within_limit(node):
@@ -329,6 +338,7 @@ class _Turn:
             case Loop() as loop:
                 items = read_items(loop, scope.context)
                 self.write(LoopOpened(scope.id, node.id, items))
+                self._limit(scope, node)
                 self.run.touched.append((scope, node.id))
 
     def _pass(self, scope: Scope, name: str) -> None:
@@ -340,6 +350,12 @@ class _Turn:
         self.write(Waiting(scope.id, node.id, duration, until))
         key = timer_key("delay", scope.id, node.id, scope.node(node.id).attempt)
         self.effects.append(SetTimer(key, duration, until))
+        self._limit(scope, node)
+
+    def _limit(self, scope: Scope, node: Node) -> None:
+        if node.timeout is not None:
+            key = timer_key("timeout", scope.id, node.id, scope.nodes[node.id].attempt)
+            self.effects.append(SetTimer(key, node.timeout.total_seconds()))
 
     def _attempt(self, scope: Scope, node: Node) -> None:
         """Dispatch the next attempt of a task; a config without a value fails it for good."""
@@ -417,28 +433,6 @@ class _Turn:
             self.write(Iterated(scope.id, name, first, count))
             for index in range(first, first + count):
                 self._open(loop.open[index])
-
-    # --- what was dropped -------------------------------------------------------------------------
-
-    def _collect_dropped(self) -> None:
-        """Say what is no longer wanted; forget effects that came to nothing."""
-        run = self.run
-        if run.dropped_timers:
-            gone = set(run.dropped_timers)
-            self.effects = [
-                e for e in self.effects if not (isinstance(e, SetTimer) and e.key in gone)
-            ]
-            self.effects.extend(ClearTimer(key) for key in run.dropped_timers)
-            run.dropped_timers.clear()
-        if run.dropped_steps:
-            dropped = set(run.dropped_steps)
-            self.effects = [
-                e
-                for e in self.effects
-                if not (isinstance(e, Dispatch) and (e.scope, e.node, e.attempt) in dropped)
-            ]
-            self.effects.extend(StopStep(*step) for step in run.dropped_steps)
-            run.dropped_steps.clear()
 
 
 def _dispatch(scope_id: str, node: Node, state: NodeState, attempt: int) -> Dispatch:

@@ -145,6 +145,7 @@ def _waiting(run: Run, entry: Waiting) -> None:
     run.steps_used += 1
     key = timer_key("delay", entry.scope, entry.node, state.attempt)
     run.timers[key] = Timer("delay", entry.scope, entry.node)
+    _limit(run, entry.scope, entry.node, state)
 
 
 def _skipped(run: Run, entry: Skipped) -> None:
@@ -160,8 +161,16 @@ def _cancelled(run: Run, entry: Cancelled) -> None:
 def _loop_opened(run: Run, entry: LoopOpened) -> None:
     state = run.scopes[entry.scope].node(entry.node)
     state.phase = LOOPING
+    state.attempt += 1
     state.loop = LoopState(entry.items)
     run.steps_used += 1
+    _limit(run, entry.scope, entry.node, state)
+
+
+def _limit(run: Run, scope: str, node: str, state: NodeState) -> None:
+    """What no runner does has its timeout here."""
+    if run.program.plan.nodes[node].timeout is not None:
+        run.timers[timer_key("timeout", scope, node, state.attempt)] = Timer("timeout", scope, node)
 
 
 def _iterated(run: Run, entry: Iterated) -> None:
@@ -274,7 +283,9 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
         _disarm(run, timer_key("retry", scope.id, name, state.attempt))
     elif state.phase is DELAYED:
         _disarm(run, timer_key("delay", scope.id, name, state.attempt))
+        _disarm(run, timer_key("timeout", scope.id, name, state.attempt))
     elif state.phase is LOOPING and state.loop is not None:
+        _disarm(run, timer_key("timeout", scope.id, name, state.attempt))
         for inner in state.loop.open.values():
             _drop_nodes(run, inner)
             del run.scopes[inner.id]

@@ -105,7 +105,7 @@ class Scope:
 
 
 class Timer:
-    """What an armed timer stands for: the kind (retry, delay, run), and the node it belongs to."""
+    """What an armed timer stands for: the kind (retry, delay, timeout, run), and its node."""
 
     __slots__ = ("kind", "node", "scope")
 

@@ -182,6 +182,8 @@ class Auditor:
             case TimerFired(key=key):
                 if key not in self.timers:
                     return None
+                if key.startswith("timeout"):
+                    return Failed
                 return Succeeded if key.startswith("delay") else (Dispatched, Failed, Finished)
             case CancelAsked():
                 return CancelRequested
@@ -203,6 +205,9 @@ class Auditor:
                 assert (entry.timed_out, entry.details) == (event.timed_out, event.details)
             case AttemptParked(), Parked():
                 assert entry == Parked(*event)
+            case TimerFired(key=key), Failed() if key.startswith("timeout"):
+                assert entry[:2] == self.timers[key]
+                assert (entry.timed_out, entry.code) == (True, "timeout")
             case TimerFired(key="run"), Finished():
                 assert entry.status == "timed_out"
             case TimerFired(key=key), Succeeded() | Dispatched() | Failed():
@@ -389,10 +394,12 @@ class Auditor:
             case Waiting():
                 step.phase, step.attempt = DELAYED, step.attempt + 1
                 self._arm("delay", scope, node, step.attempt)
+                self._limit(scope, node, step)
                 self.used += 1
             case LoopOpened(items=items):
-                step.phase, step.items = LOOPING, items
+                step.phase, step.items, step.attempt = LOOPING, items, step.attempt + 1
                 step.opened, step.results, step.broken = 0, {}, {}
+                self._limit(scope, node, step)
                 self.used += 1
             case Succeeded(port=port, output=output):
                 self.used += step.phase == IDLE
@@ -410,6 +417,10 @@ class Auditor:
 
     def _arm(self, kind: str, scope: str, node: str, attempt: int) -> None:
         self.timers[f"{kind}\x1f{scope}\x1f{node}\x1f{attempt}"] = (scope, node)
+
+    def _limit(self, scope: str, node: str, step: Step) -> None:
+        if self.plan.nodes[node].timeout is not None:
+            self._arm("timeout", scope, node, step.attempt)
 
     def _release(self, scope: str, node: str) -> None:
         """Whatever a node waits for or has open is gone."""

@@ -45,22 +45,22 @@ def begun(case: Case, schedule: list[int], turns: int) -> World:
 
 
 @examples(300)
-@given(cases(), schedules)
+@given(cases(), schedules, st.booleans())
 def test_every_run_ends_once_and_every_entry_on_the_way_was_lawful(
-    case: Case, schedule: list[int]
+    case: Case, schedule: list[int], slow: bool
 ) -> None:
     world = World(*case)
-    world.play(schedule)
+    world.play(schedule, slow=slow)
     assert world.entries[-1] == world.ends()[0]
     assert len(world.ends()) == 1
 
 
 @examples(150)
-@given(cases(), schedules)
+@given(cases(), schedules, st.booleans())
 def test_the_journal_tells_the_live_state_after_every_event(
-    case: Case, schedule: list[int]
+    case: Case, schedule: list[int], slow: bool
 ) -> None:
-    World(*case, audited=False).play(schedule, check=True)
+    World(*case, audited=False).play(schedule, check=True, slow=slow)
 
 
 @examples(300)
@@ -202,7 +202,7 @@ def test_a_stale_state_never_takes_what_is_due_for_something_old(
     """It either makes entries, which conflict, or says that it does not know: never less."""
     world = begun(case, schedule, turns)
     kept = world.rows[:]
-    for event in world.next_events(run_timeout=True):
+    for event in world.next_events(slow=True):
         world.rows = kept[: max(0, len(kept) - age)]
         old = decide(world.replayed(), [event])
         assert old.entries or old.unknown

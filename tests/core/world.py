@@ -25,7 +25,7 @@ from pipeline.core.events import (
 )
 from pipeline.core.program import Program
 from pipeline.core.replay import replay
-from pipeline.core.state import RUN_TIMER, Run
+from pipeline.core.state import Run
 from tests.core.auditor import Auditor
 from tests.core.dump import dump
 from tests.core.plans import TRIGGER_INPUT, Broke, Done, Put, Table, output_of
@@ -125,12 +125,22 @@ class World:
             case Put(after=after):
                 return AttemptParked(*key, after)
 
-    def next_events(self, *, run_timeout: bool = False) -> list[Event]:
-        """What may happen next: an answer to each live attempt, and each armed timer."""
-        timers = [key for key in self.armed if run_timeout or key != RUN_TIMER]
+    def next_events(self, *, slow: bool = False) -> list[Event]:
+        """What may happen next: an answer to each live attempt, and each armed timer.
+
+        Timeouts are among them in a slow world only.
+        """
+        timers = [key for key in self.armed if slow or not key.startswith(("run", "timeout"))]
         return [self.answer(key) for key in self.live] + [TimerFired(key) for key in timers]
 
-    def play(self, schedule: Sequence[int] = (), *, limit: int = 4_000, check: bool = False) -> Run:
+    def play(
+        self,
+        schedule: Sequence[int] = (),
+        *,
+        limit: int = 4_000,
+        check: bool = False,
+        slow: bool = False,
+    ) -> Run:
         """Begin the run and go on to its end, in the order that the schedule picks."""
         self.tell(Woken())
         for turn in range(limit):
@@ -138,7 +148,7 @@ class World:
                 self.check()
             if self.run.finished:
                 return self.run
-            choices = self.next_events()
+            choices = self.next_events(slow=slow)
             assert choices, "the run is stuck: nothing is out, no timer is armed"
             pick = schedule[turn] if turn < len(schedule) else 0
             self.tell(choices[pick % len(choices)])
