@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from connectors.debezium import Debezium, Ignored
 from connectors.placeholder import Placeholder
-from permaflow.changes import ChangeRecord, Rejected
+from permaflow.changes import UNAVAILABLE, ChangeRecord, Rejected
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "debezium").glob("*.json"))
 DEFAULTS = {
@@ -87,6 +87,8 @@ def test_a_changed_schema_of_the_same_topic_is_noticed() -> None:
 
     found = [at(column) for column in (typed, typed, plain, typed)]
     assert found == ["1970-01-02", "1970-01-02", 1, "1970-01-02"]
+    as_long = typed | {"name": "io.debezium.time.Time"}
+    assert at(as_long) == "00:00:00.001"
 
 
 def test_a_schema_that_talks_of_payloads_does_not_confuse_the_reader() -> None:
@@ -151,6 +153,26 @@ def test_an_integer_of_more_than_64_bits_in_a_plain_message_keeps_its_digits() -
 def test_another_placeholder_can_be_agreed_on() -> None:
     value = orjson.dumps({"op": "u", "after": {"id": 1, "body": "N/A!"}, "source": {}})
     change = Debezium(placeholder=Placeholder("N/A!")).decode(None, value, "t")
+    assert isinstance(change, ChangeRecord)
+    assert (dict(change.record), change.unavailable) == ({"id": 1}, frozenset({"body"}))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        UNAVAILABLE,
+        "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+        "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+        ["b68a35a7-17ad-35b3-af2a-ae46edb4545a"],
+        list(UNAVAILABLE.encode()),
+        [float(byte) for byte in UNAVAILABLE.encode()],
+        {UNAVAILABLE: UNAVAILABLE},
+    ],
+    ids=["text", "base64", "hex", "uuid", "integers", "doubles", "map"],
+)
+def test_every_form_of_the_placeholder_is_known_by_itself(form: Any) -> None:
+    value = orjson.dumps({"op": "u", "after": {"id": 1, "body": form}, "source": {}})
+    change = Debezium().decode(None, value, "t")
     assert isinstance(change, ChangeRecord)
     assert (dict(change.record), change.unavailable) == ({"id": 1}, frozenset({"body"}))
 

@@ -338,6 +338,28 @@ async def test_what_is_not_confirmed_is_told_again_with_the_same_ids(
     assert len({record.event_id for record in once}) == 200
 
 
+async def test_rows_that_share_a_log_position_keep_their_ids_wherever_reading_begins(
+    make_source: MakeSource, session: Session
+) -> None:
+    async def copy() -> None:
+        async with session.cursor().copy("copy log from stdin") as lines:
+            await lines.write("same\n" * 20)
+
+    await session.execute("create table log (line text)")
+    source = make_source()
+    await source.ensure_publication(["log"])
+    await source.prepare()
+    await copy()
+    async with asyncio.timeout(LIMIT), aclosing(source.batches()) as batches:
+        position = (await anext(batches)).position
+    await copy()
+    whole = await read(make_source(), 40, confirm=False)
+    rest = await read(make_source(position=position), 20)
+    assert rest == whole[20:]
+    assert len({record.event_id for record in whole}) == 40
+    assert len({record.event_id.split("/")[0] for record in whole}) < 40
+
+
 async def test_reading_goes_on_after_what_was_confirmed(
     make_source: MakeSource, source: PostgresSource, session: Session
 ) -> None:
