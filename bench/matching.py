@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from bench.report import Line
 from connectors.debezium import Debezium
 from permaflow.changes import EVENTS, ChangeRecord
 from permaflow.plan import Condition, TriggerSpec
@@ -20,6 +21,10 @@ from pipeline.matching import ActiveTrigger, TriggerIndex
 
 TOPIC = "shop.public.orders"
 MESSAGES = 2_000
+SIZES = {"quick": 5_000, "full": 100_000, "long": 500_000}
+"""Events."""
+
+TARGET = 50_000
 
 
 def triggers(count: int) -> list[ActiveTrigger]:
@@ -115,3 +120,16 @@ def run(events: int = 100_000, count: int = 10_000) -> dict[str, Any]:
         "none_matching": measure(index, none, events),
         "one_matching": measure(index, one, events),
     }
+
+
+async def bench(scale: str) -> dict[str, Any]:
+    return run(SIZES[scale])
+
+
+def lines(result: dict[str, Any]) -> list[Line]:
+    none, one = result["none_matching"]["events_per_s"], result["one_matching"]["events_per_s"]
+    what = f"CDC events/s and core, decoded and matched with {result['triggers']:,} triggers"
+    return [
+        Line(f"{what}, none matching", f"{none:,}", f"≥ {TARGET:,}", none >= TARGET),
+        Line("the same, each matching one", f"{one:,}"),
+    ]

@@ -1,0 +1,1 @@
+"""What Permaflow costs and how fast it is, measured on real processes: `python -m bench`."""
