@@ -10,34 +10,34 @@ One bad record goes to the dead letters and never blocks what follows.
 
     error                          answer
     record cannot be read          dead letter, go on
+    record cannot be stored        dead letter, go on; the rest of its batch is stored
     store away                     the same batch again, with growing pauses
     source away                    the source is opened again, with growing pauses
     batch lost to another reader   nothing of it is committed, go on
+    anything else                  the process ends, and whoever started it starts it again
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
-from uuid import UUID
-
-import orjson
 
 from permaflow.changes import ChangeRecord, Rejected
-from permaflow.errors import ConnectorError, StoreError
+from permaflow.errors import ConnectorError, InputError, StoreError
 from pipeline import telemetry
 from pipeline.bus.port import Bus
 from pipeline.bus.subjects import WORKFLOWS
-from pipeline.ids import new_id
+from pipeline.change_starts import Wanted, wanted
 from pipeline.matching import ActiveTrigger, TriggerIndex
+from pipeline.settings import Settings
 from pipeline.starter import announce
 from pipeline.store import dead_letters, triggers
 from pipeline.store.database import Connection, Database
-from pipeline.store.starts import StartRequest, StartResult, run_key, start_runs
+from pipeline.store.starts import StartResult, start_runs
 from pipeline.telemetry import log
 
 MAX_PAUSE = 5.0
@@ -49,6 +49,10 @@ class LostError(ConnectorError):
     """What was read belongs to another reader by now, who reads it again."""
 
     code = "lost"
+
+
+class _Undone(Exception):
+    """What was tried in this transaction is not to stay."""
 
 
 class Changes(Protocol):
@@ -99,8 +103,11 @@ class _Active:
 class Ingest:
     """One process of the vertex. `run` ends after `stop`."""
 
-    def __init__(self, bus: Bus, database: Database, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, bus: Bus, database: Database, sources: Sequence[Source], settings: Settings
+    ) -> None:
         self._bus = bus
+        self._settings = settings
         self._database = database
         self._sources = tuple(sources)
         self._active = _Active(-1, TriggerIndex())
@@ -111,13 +118,23 @@ class Ingest:
         unlisten = await self._bus.listen(WORKFLOWS, lambda _subject, _data: self._reload())
         tasks = [asyncio.create_task(self._read(source)) for source in self._sources]
         tasks.append(asyncio.create_task(self._watch_triggers()))
+        for task in tasks:
+            task.add_done_callback(self._task_ended)
         await self._stopping.wait()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
         for source in self._sources:
             await source.close()
         await unlisten()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A bug must not end a source in silence while the process looks well."""
+        if not task.cancelled() and task.exception() is not None:
+            self._stopping.set()
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -173,7 +190,7 @@ class Ingest:
         pause = 0.05
         while True:
             try:
-                requests, results = await self._commit(source, batch)
+                found, results = await self._commit(source, batch)
                 break
             except LostError as error:
                 log.warning(telemetry.SOURCE_FAILED, source=source.kind, error=str(error))
@@ -182,41 +199,65 @@ class Ingest:
                 log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(MAX_PAUSE, pause * 2)
-        announce(self._bus, requests, results)
-        self._count(source, batch)
+        announce(self._bus, found.requests, results)
+        self._count(source, batch, found.rejected)
         await source.confirm(batch)
 
-    async def _commit(
-        self, source: Source, batch: Changes
-    ) -> tuple[list[StartRequest], list[StartResult]]:
+    async def _commit(self, source: Source, batch: Changes) -> tuple[Wanted, list[StartResult]]:
+        try:
+            return await self._commit_all(source, batch, {})
+        except InputError as error:
+            # A value that the store refuses, and nothing was stored: find it, and do without.
+            log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
+            return await self._commit_all(source, batch, await self._find_faults(source, batch))
+
+    async def _commit_all(
+        self, source: Source, batch: Changes, faults: Mapping[str, str]
+    ) -> tuple[Wanted, list[StartResult]]:
         while True:
             active = self._active
-            requests = self._requests(source, batch, active.index)
-            rejected = [record for record in batch.records if isinstance(record, Rejected)]
+            found = self._wanted(source, batch.records, active, faults)
             async with self._database.transaction() as connection:
                 if await triggers.generation(connection) == active.generation:
-                    results = await start_runs(connection, requests)
-                    if rejected:
-                        await dead_letters.add(
-                            connection, [_letter(source, each) for each in rejected]
-                        )
+                    results = await self._start(connection, found)
+                    if found.rejected:
+                        letters = [_letter(source, each) for each in found.rejected]
+                        await dead_letters.add(connection, letters)
                     await source.keep_position(connection, batch)
-                    return requests, results
+                    return found, results
             await self._reload()
 
-    def _requests(self, source: Source, batch: Changes, index: TriggerIndex) -> list[StartRequest]:
-        requests: list[StartRequest] = []
-        for change in batch.records:
-            if isinstance(change, Rejected):
+    async def _find_faults(self, source: Source, batch: Changes) -> dict[str, str]:
+        """The events whose runs the store refuses, and why. Nothing of what is tried here stays."""
+        faults: dict[str, str] = {}
+        for record in batch.records:
+            if isinstance(record, Rejected):
                 continue
-            matched = index.match(change)
-            if matched:
-                body = change_input(change)
-                requests.extend(_request(source.kind, change, body, active) for active in matched)
-        return requests
+            found = self._wanted(source, [record], self._active, {})
+            try:
+                async with self._database.transaction() as connection:
+                    await self._start(connection, found)
+                    raise _Undone
+            except _Undone:
+                continue
+            except InputError as error:
+                faults[record.event_id] = str(error)
+        return faults
 
-    def _count(self, source: Source, batch: Changes) -> None:
-        rejected = [record for record in batch.records if isinstance(record, Rejected)]
+    def _wanted(
+        self,
+        source: Source,
+        records: Iterable[ChangeRecord | Rejected],
+        active: _Active,
+        faults: Mapping[str, str],
+    ) -> Wanted:
+        return wanted(source.kind, records, active.index, self._settings.max_input_bytes, faults)
+
+    async def _start(self, connection: Connection, found: Wanted) -> list[StartResult]:
+        inline = self._settings.inline_bytes
+        return await start_runs(connection, found.requests, inline_bytes=inline)
+
+    def _count(self, source: Source, batch: Changes, rejected: Sequence[Rejected]) -> None:
         for record in rejected:
             telemetry.DEAD_LETTERS.labels(source.kind).inc()
             log.warning(
@@ -232,37 +273,6 @@ class Ingest:
         if newest:
             telemetry.INGEST_LAG.labels(source.kind).set(max(0.0, time.time() - newest / 1000))
         log.debug(telemetry.CHANGES_READ, source=source.kind, count=len(batch.records))
-
-
-def change_input(change: ChangeRecord) -> bytes:
-    """What `{{trigger.…}}` is in a run that a change started, as JSON."""
-    return orjson.dumps(
-        {
-            "event": change.event,
-            "object": change.object,
-            "namespace": change.namespace,
-            "record": change.record,
-            "before": change.before,
-            "source": change.source,
-            "at": change.at,
-        }
-    )
-
-
-def _request(kind: str, change: ChangeRecord, body: bytes, active: ActiveTrigger) -> StartRequest:
-    org, workflow_id = UUID(active.org), UUID(active.workflow_id)
-    node = active.trigger.node
-    return StartRequest(
-        new_id(),
-        org,
-        workflow_id,
-        kind,
-        key=run_key(org, workflow_id, node, kind, change.event_id),
-        input=body,
-        trigger_node=node,
-        resource_type=change.object,
-        resource_id=change.key,
-    )
 
 
 def _letter(source: Source, rejected: Rejected) -> dead_letters.Unreadable:

@@ -10,6 +10,7 @@ from permaflow.errors import DocumentError
 from permaflow.plan import Json, TaskTypes
 from pipeline.core.program import Program
 from specs.dialects import compile_document
+from specs.limits import HIGHEST_LIMITS, Limits
 
 Documents = Callable[[UUID, int], Awaitable[Json]]
 """(workflow, version) → the document as it was written. Raises `NotFoundError`."""
@@ -18,9 +19,16 @@ Documents = Callable[[UUID, int], Awaitable[Json]]
 class Programs:
     """Version → program, the most recently used ones."""
 
-    def __init__(self, documents: Documents, types: TaskTypes, size: int = 2_000) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        types: TaskTypes,
+        limits: Limits = HIGHEST_LIMITS,
+        size: int = 2_000,
+    ) -> None:
         self._documents = documents
         self._types = types
+        self._limits = limits
         self._size = size
         self._kept: OrderedDict[tuple[UUID, int], Program] = OrderedDict()
 
@@ -36,7 +44,7 @@ class Programs:
             compiled = compile_document(await self._documents(workflow_id, version), self._types)
             if compiled.plan is None:
                 raise DocumentError(compiled.problems)
-            program = self._kept[key] = Program(compiled.plan)
+            program = self._kept[key] = Program(self._limits.hold(compiled.plan))
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         else:

@@ -170,7 +170,7 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             from pipeline.store.journal import Journal
 
             journal = Journal(lambda: _connection(settings))
-            programs = Programs(parts.document, parts.types)
+            programs = Programs(parts.document, parts.types, settings.limits)
             return Orchestrator(
                 parts.bus, journal, programs, parts.types.get, settings, parts.dead_letter
             )
@@ -204,7 +204,7 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             from pipeline.sources import open_sources
 
             sources = await open_sources(settings, parts.database)
-            return Ingest(parts.bus, parts.database, sources)
+            return Ingest(parts.bus, parts.database, sources, settings)
         case _:
             from pipeline.gateway.server import Gateway
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from permaflow.errors import SettingsError
+
+if TYPE_CHECKING:
+    from specs.limits import Limits
 
 
 class Settings(BaseSettings):
@@ -99,6 +103,17 @@ class Settings(BaseSettings):
     max_input_bytes: int = Field(16_000_000, ge=1, description="Size of a run's input.")
     max_output_bytes: int = Field(16_000_000, ge=1, description="Size of a step's output.")
     inline_bytes: int = Field(32_000, ge=1, description="Values above this are kept by reference.")
+    max_nodes: int = Field(2_000, ge=1, le=2_000, description="Nodes of a workflow document.")
+    max_loop_items: int = Field(100_000, ge=1, le=100_000, description="Items of a loop.")
+    max_visits: int = Field(
+        1_000,
+        ge=1,
+        le=1_000,
+        description="Visits of a node by `goto`; 100 where the node does not say `max_visits`.",
+    )
+    max_steps: int = Field(
+        1_000_000, ge=1, le=1_000_000, description="Steps of a run, further attempts included."
+    )
     max_dispatch_bytes: int = Field(
         256_000, ge=1, description="A rendered config above this travels by reference."
     )
@@ -106,6 +121,12 @@ class Settings(BaseSettings):
     # Telemetry
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
+
+    @cached_property
+    def limits(self) -> Limits:
+        from specs.limits import Limits  # a command that compiles nothing loads no dialect
+
+        return Limits(self.max_nodes, self.max_loop_items, self.max_visits, self.max_steps)
 
     @cached_property
     def stage_names(self) -> tuple[str, ...]:

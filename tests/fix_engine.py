@@ -154,12 +154,13 @@ async def start_engine(
 
     journal = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
     services = await open_services(settings, database, stack)
+    programs = Programs(document, types, settings.limits)
     vertices = [
-        Orchestrator(bus, journal, Programs(document, types), types.get, settings, dead),
+        Orchestrator(bus, journal, programs, types.get, settings, dead),
         Runner(bus, types, services, runner_store(database), settings, settings.stage_names, dead),
         Completion(bus, lambda ids: database.run(stats.settle, ids), dead),
         Clock(bus, database, settings),
-        Ingest(bus, database, await open_sources(settings, database)),
+        Ingest(bus, database, await open_sources(settings, database), settings),
     ]
     running = [asyncio.create_task(vertex.run()) for vertex in vertices]
 

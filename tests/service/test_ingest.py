@@ -102,8 +102,10 @@ class Watched:
 class Running:
     """An ingest that runs while its block does."""
 
-    def __init__(self, bus: JetStreamBus, store: Database, source: Source) -> None:
-        self._ingest = Ingest(bus, store, [source])
+    def __init__(
+        self, bus: JetStreamBus, store: Database, source: Source, settings: Settings
+    ) -> None:
+        self._ingest = Ingest(bus, store, [source], settings)
 
     async def __aenter__(self) -> None:
         self._task = asyncio.create_task(self._ingest.run())
@@ -136,7 +138,7 @@ async def test_a_row_that_passes_the_conditions_starts_a_run(
         )
         await source.watch(["orders"])
         await session.execute("insert into public.orders values (1, 50), (2, 150.25)")
-        async with Running(bus, store, source):
+        async with Running(bus, store, source, settings):
             await source.until(2)
     (data,) = await inputs(store, org)
     assert data["record"] == {"id": 2, "amount": 150.25}
@@ -164,7 +166,7 @@ async def test_a_message_starts_its_run_once_however_often_it_is_read(
     await send({"id": 1, "amount": 500})
     await send({"id": 2, "amount": 50})
     source = Watched(KafkaChanges(settings, store))
-    async with Running(bus, store, source):
+    async with Running(bus, store, source, settings):
         await source.until(2)
     (place,) = await positions(store, settings)
     assert place.next_offset == 2
@@ -175,7 +177,7 @@ async def test_a_message_starts_its_run_once_however_often_it_is_read(
     await store.run(rewind)
     await send({"id": 3, "amount": 300})
     again = Watched(KafkaChanges(settings, store))
-    async with Running(bus, store, again):
+    async with Running(bus, store, again, settings):
         await again.until(3)
     assert [data["record"]["id"] for data in await inputs(store, org)] == [1, 3]
     (place,) = await positions(store, settings)
@@ -188,7 +190,7 @@ async def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
     await send(b"no json")
     await send({"id": 1, "amount": 500})
     source = Watched(KafkaChanges(settings, store))
-    async with Running(bus, store, source):
+    async with Running(bus, store, source, settings):
         await source.until(2)
     assert len(await inputs(store, org)) == 1
 
@@ -209,7 +211,7 @@ async def test_a_batch_whose_partition_another_reader_took_commits_nothing(
 ) -> None:
     await send({"id": 1, "amount": 500})
     source = KafkaChanges(settings, store)
-    ingest = Ingest(bus, store, [])
+    ingest = Ingest(bus, store, [], settings)
     async with asyncio.timeout(LIMIT), aclosing(source.batches()) as batches:
         batch = await anext(batches)
         (place,) = await positions(store, settings)
