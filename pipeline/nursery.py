@@ -55,14 +55,19 @@ Message = dict[str, Any]
 
 
 class Nursery:
-    """The parent's side. Make it before any thread or event loop exists."""
+    """The parent's side. Make it before any thread or event loop exists.
 
-    def __init__(self) -> None:
+    `errors` is the descriptor of a file that the children write to instead of our stderr.
+    """
+
+    def __init__(self, errors: int | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
+            if errors is not None:
+                os.dup2(errors, sys.stderr.fileno())
             _run(theirs, parent)
         theirs.close()
         ours.setblocking(False)

@@ -209,6 +209,8 @@ class Up:
             match message:
                 case {"born": str(vertex), "pid": int(pid)}:
                     self._processes[pid] = Process(vertex, pid, time.monotonic())
+                    if self._stopping:
+                        self._terminate(pid)
                 case {"ready": str(), "pid": int(pid), "port": int(port)}:
                     if pid in self._processes:
                         self._processes[pid].port = port
@@ -264,13 +266,16 @@ class Up:
                 except PermaflowError:
                     continue
 
+    def _terminate(self, pid: int) -> None:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            self._processes.pop(pid, None)
+
     async def _stop(self) -> None:
         self._stopping = True
         for pid in list(self._processes):
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                self._processes.pop(pid, None)
+            self._terminate(pid)
         deadline = time.monotonic() + STOP_WITHIN
         while self._processes and time.monotonic() < deadline:
             self._changed.clear()

@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from permaflow.errors import PermaflowError
-from pipeline.cli import db, doctor, runs, stages, up, workflows
+from pipeline.cli import db, demo, doctor, runs, stages, up, workflows
 from pipeline.cli.main import version
 from pipeline.cli.show import FAILED, INTERRUPTED, USAGE, CommandError, Json, as_json, complain
 
@@ -64,6 +64,7 @@ def show_version(json: Json = False) -> None:
 
 
 app.command("up")(up.up)
+app.command("demo")(demo.demo)
 app.command("serve")(up.serve)
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(runs.app, name="run")

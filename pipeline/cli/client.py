@@ -42,12 +42,13 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Api:
-    """The API of the settings, or of the `permaflow up` of the data directory."""
+    """The API at `url`; else that of the settings, or of the running `permaflow up`."""
 
-    def __init__(self) -> None:
-        settings = located(load_settings())
-        self.url = settings.api_url.rstrip("/")
-        key = settings.api_key.get_secret_value()
+    def __init__(self, url: str | None = None, key: str = "") -> None:
+        if url is None:
+            settings = located(load_settings())
+            url, key = settings.api_url, settings.api_key.get_secret_value()
+        self.url = url.rstrip("/")
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},

@@ -82,6 +82,11 @@ def as_json(value: Any) -> None:
     print(_dump(value), flush=True)
 
 
+def say(text: str) -> None:
+    """Something asked for, on stdout."""
+    print(text, flush=True)
+
+
 def note(text: str) -> None:
     """Something by the way, on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -138,6 +138,7 @@ async def _pause(bus: JetStreamBus, name: str, span: timedelta | None) -> None:
 
 def _on_bus(work: Callable[[JetStreamBus], Awaitable[T]]) -> T:
     from permaflow.errors import SettingsError
+    from pipeline import telemetry
     from pipeline.bus.jetstream import connect
     from pipeline.cli.client import wait_for
     from pipeline.endpoints import located
@@ -148,6 +149,8 @@ def _on_bus(work: Callable[[JetStreamBus], Awaitable[T]]) -> T:
         raise SettingsError(
             "PERMAFLOW_NATS_URL is not set, and no `permaflow up` runs in the data directory."
         )
+
+    telemetry.configure("ERROR", "auto")
 
     async def run() -> T:
         bus = await connect(url, name="permaflow stage")

@@ -60,6 +60,8 @@ _CONFIGURATION = {
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "jit": "off",
+    # a user's tables go to "public"; by default they would go to the schema named like the role
+    "search_path": "public",
     # the same everywhere
     "password_encryption": "scram-sha-256",
     "timezone": "UTC",
