@@ -52,7 +52,15 @@ async def read_bytes(request: Request, limit: int) -> bytes:
 
 def _too_large(limit: int) -> Refusal:
     detail = f"The body may have {limit:,} bytes at most."
-    return Refusal(413, "too_large", detail, headers={"connection": "close"})
+    problem = Problem("", "too_large", detail)
+    return Refusal(413, "too_large", detail, errors=(problem,), headers={"connection": "close"})
+
+
+def check_size(part: bytes, limit: int, pointer: str) -> None:
+    """413 if a part of the body, which has been read, is larger than it may be."""
+    if len(part) > limit:
+        detail = f"This has {len(part):,} bytes; at most {limit:,} are allowed."
+        raise Refusal(413, "too_large", detail, errors=(Problem(pointer, "too_large", detail),))
 
 
 async def read_json(request: Request, limit: int) -> tuple[bytes, Json]:

@@ -17,7 +17,7 @@ from pipeline.bus.subjects import WORKFLOWS
 from pipeline.gateway import answers
 from pipeline.gateway.answers import answer
 from pipeline.gateway.auth import caller_of, name_of
-from pipeline.gateway.bodies import read_json, validate
+from pipeline.gateway.bodies import check_size, read_json, validate
 from pipeline.gateway.documents import Checked, is_signed
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import within
@@ -58,7 +58,7 @@ class Definitions:
         caller = caller_of(request)
         raw, value = await read_json(request, self._limit)
         body = validate(DefinitionBody, value)
-        text = document_text(raw)
+        text = self._document_text(raw)
         checked = await self._ports.documents.accept(body.definition, len(text), "/definition")
         workflow_id = new_id()
         draft = Draft(
@@ -107,7 +107,7 @@ class Definitions:
         caller = caller_of(request)
         raw, value = await read_json(request, self._limit)
         body = validate(DefinitionUpdate, value)
-        text = document_text(raw)
+        text = self._document_text(raw)
         checked = await self._ports.documents.accept(body.definition, len(text), "/definition")
         await self._ports.pool.run_as(
             caller.org,
@@ -134,7 +134,8 @@ class Definitions:
         """Look at a document without saving it."""
         raw, value = await read_json(request, self._limit)
         body = validate(DocumentBody, value)
-        checked = await self._ports.documents.check(body.definition, len(raw))
+        text = self._document_text(raw)
+        checked = await self._ports.documents.check(body.definition, len(text))
         view = ValidationView(
             valid=not checked.problems,
             dialect=checked.dialect,
@@ -190,6 +191,11 @@ class Definitions:
     @property
     def _limit(self) -> int:
         return self._ports.settings.max_document_bytes + ENVELOPE
+
+    def _document_text(self, raw: bytes) -> bytes:
+        text = document_text(raw)
+        check_size(text, self._ports.settings.max_document_bytes, "/definition")
+        return text
 
 
 def document_text(raw: bytes) -> bytes:

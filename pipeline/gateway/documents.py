@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -59,8 +59,8 @@ class Documents:
         else:
             compiled = await asyncio.to_thread(compile_document, document, self._types)
         dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
-        problems, warnings = _look_at_triggers(document, compiled.triggers)
-        return Checked(dialect, compiled, (*compiled.problems, *problems), warnings)
+        problems, warnings = _look_at_triggers(document)
+        return Checked(dialect, compiled, (*compiled.problems, *problems), tuple(warnings))
 
     async def accept(self, document: Json, size: int, pointer: str) -> Checked:
         """The same, but a document with problems is refused with all of them."""
@@ -104,41 +104,43 @@ def is_signed(trigger: TriggerSpec) -> bool:
     )
 
 
-def _look_at_triggers(
-    document: Json, triggers: Sequence[TriggerSpec]
-) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+def _look_at_triggers(document: Json) -> tuple[list[Problem], list[Problem]]:
+    """Problems and warnings that need more than a dialect knows: signatures and schemas."""
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    for index, trigger in enumerate(triggers):
-        config = f"{_place(document, trigger.node, index)}/config"
+    for place, type_name, config in _triggers(document):
         try:
-            compile_schema(trigger.settings.get("input_schema"))
+            compile_schema(config.get("input_schema"))
         except InputError as error:
-            problems.append(Problem(f"{config}/input_schema", "bad_schema", str(error)))
-        if trigger.kind != WEBHOOK:
+            problems.append(Problem(f"{place}/input_schema", "bad_schema", str(error)))
+        if type_name != "trigger_webhook":
             continue
-        place = f"{config}/verification"
+        place += "/verification"
         try:
-            verification = read_verification(trigger.settings.get("verification"))
+            verification = read_verification(config.get("verification"))
         except InputError as error:
             problems.append(Problem(place + error.pointer, "bad_verification", str(error)))
             continue
-        if verification.scheme == UNSIGNED:
-            message = (
-                "Whoever knows the address can start this workflow. Let the sender sign: "
-                '`"verification": {"scheme": "hmac"}` (or github, stripe, slack, shopify, '
-                'standard). To keep it open, write `"verification": "none"`.'
-            )
-            if "verification" not in trigger.settings:
-                warnings.append(Problem(place, "unsigned_webhook", message))
-    return tuple(problems), tuple(warnings)
+        if verification.scheme == UNSIGNED and "verification" not in config:
+            warnings.append(Problem(place, "unsigned_webhook", _OPEN))
+    return problems, warnings
 
 
-def _place(document: Json, node: str, index: int) -> str:
-    """Where a trigger stands in its document: among the nodes, or in a list of triggers."""
-    nodes = document.get("nodes")
-    if isinstance(nodes, list):
-        for place, each in enumerate(nodes):
-            if isinstance(each, dict) and each.get("id") == node:
-                return f"/nodes/{place}"
-    return f"/triggers/{index}" if isinstance(document.get("triggers"), list) else ""
+_OPEN = (
+    "Whoever knows the address can start this workflow. Let the sender sign: "
+    '`"verification": {"scheme": "hmac"}` (or github, stripe, slack, shopify, standard). To keep '
+    'it open, write `"verification": "none"`.'
+)
+
+
+def _triggers(document: Json) -> Iterator[tuple[str, str, dict[str, Json]]]:
+    """Where the config of each trigger stands, its type, and the config: as written, whether the
+    document compiles or not."""
+    for name in ("nodes", "triggers"):
+        listed = document.get(name) if isinstance(document, dict) else None
+        for index, each in enumerate(listed if isinstance(listed, list) else ()):
+            match each:
+                case {"type": str(type_name)} if type_name.startswith("trigger_"):
+                    config = each.get("config")
+                    if config is None or isinstance(config, dict):
+                        yield f"/{name}/{index}/config", type_name, config or {}

@@ -13,7 +13,7 @@ from permaflow.errors import NotFoundError
 from permaflow.plan import Json
 from pipeline.gateway.answers import JSON
 from pipeline.gateway.auth import caller_of, name_of
-from pipeline.gateway.bodies import invalid, read_json, validate
+from pipeline.gateway.bodies import check_size, invalid, read_json, validate
 from pipeline.gateway.entrances import Entrance
 from pipeline.gateway.input_schemas import misfits
 from pipeline.gateway.ports import Ports
@@ -44,7 +44,8 @@ class RunStarts:
         The same `Idempotency-Key` gives the same run; with another body it is a 422.
         """
         caller = caller_of(request)
-        _, value = await read_json(request, self._ports.settings.max_input_bytes + ENVELOPE)
+        limit = self._ports.settings.max_input_bytes
+        _, value = await read_json(request, limit + ENVELOPE)
         body = validate(RunBody, value)
         entrance = await self._ports.entrances.workflow(caller.org, body.workflow_id)
         if entrance is None:
@@ -53,13 +54,16 @@ class RunStarts:
         data = body.input if body.trigger_data is None else body.trigger_data
         if entrance.schema is not None and (found := misfits(entrance.schema, data, f"/{given}")):
             raise invalid(found, "The input is not what the trigger's `input_schema` describes.")
+        text = orjson.dumps(data)
+        check_size(text, limit, f"/{given}")
+        shaped = as_trigger(entrance, data)
         wanted = StartRequest(
             new_id(),
             caller.org,
             body.workflow_id,
             SOURCE,
             key=_key(caller.org, request),
-            input=orjson.dumps(as_trigger(entrance, data)),
+            input=text if shaped is data else orjson.dumps(shaped),
             trigger_node=entrance.trigger.node if entrance.trigger else "",
             type=body.type,
             resource_type=body.resource_type,

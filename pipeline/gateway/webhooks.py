@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -58,6 +59,7 @@ FORWARDED = frozenset(
     }
 )
 MOST_FIELDS = 1_000
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _FORM = "application/x-www-form-urlencoded"
 _NOBODY = Verification("github")
 _UNKNOWN = "There is no webhook at this address, or its workflow is not active."
@@ -72,7 +74,7 @@ class Webhooks:
     async def receive_webhook(self, request: Request) -> Response:
         """Start a run with what was sent. The answer comes once the run is stored."""
         token = str(request.path_params["url_token"])
-        address = await self._ports.entrances.address(token) if len(token) <= 128 else None
+        address = await self._ports.entrances.address(token) if _TOKEN.fullmatch(token) else None
         limit = self._ports.settings.max_input_bytes
         raw = await read_bytes(request, limit)
         headers = _headers(request)
