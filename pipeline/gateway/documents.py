@@ -22,6 +22,7 @@ from pipeline.gateway.problems import Refusal, within
 from pipeline.gateway.shared_pool import SharedPool
 from pipeline.store import versions
 from specs.dialects import DIALECTS, compile_document
+from specs.limits import HIGHEST_LIMITS, Limits
 
 LARGE = 16_000
 """Bytes from which on a document is compiled in a thread."""
@@ -47,9 +48,12 @@ class Checked:
 class Documents:
     """Compiles documents against the task types of this installation."""
 
-    def __init__(self, types: TaskTypes, pool: SharedPool) -> None:
+    def __init__(
+        self, types: TaskTypes, pool: SharedPool, limits: Limits = HIGHEST_LIMITS
+    ) -> None:
         self._types = types
         self._pool = pool
+        self._limits = limits
         self._programs: OrderedDict[tuple[UUID, int], Program] = OrderedDict()
 
     async def check(self, document: Json, size: int) -> Checked:
@@ -60,7 +64,8 @@ class Documents:
             compiled = await asyncio.to_thread(compile_document, document, self._types)
         dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
         problems, warnings = _look_at_triggers(document)
-        return Checked(dialect, compiled, (*compiled.problems, *problems), tuple(warnings))
+        every = (*compiled.problems, *self._limits.problems(compiled), *problems)
+        return Checked(dialect, compiled, every, tuple(warnings))
 
     async def accept(self, document: Json, size: int, pointer: str) -> Checked:
         """The same, but a document with problems is refused with all of them."""

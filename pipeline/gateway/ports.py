@@ -37,7 +37,7 @@ def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Setting
         pool=pool,
         settings=settings,
         box=box,
-        documents=Documents(types, pool),
+        documents=Documents(types, pool, settings.limits),
         entrances=Entrances(pool, box),
         starts=StartBatcher(database, bus, settings.inline_bytes),
     )
