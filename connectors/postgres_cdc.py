@@ -34,14 +34,16 @@ _LAST_WORD = 1.0
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _TURN_DELAY = 1.0
 _MESSAGES = 4096
+_BATCH_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Changes in the order of their commits.
 
-    Transactions are whole unless they are larger than a batch; `position` then stays before the
-    transaction until its last part. `ignored` counts what is no change of a record.
+    Transactions are whole unless they are larger than a batch (`max_records`, or 16 MB);
+    `position` then stays before the transaction until its last part. `ignored` counts what is no
+    change of a record.
     """
 
     records: tuple[ChangeRecord | Rejected, ...]
@@ -55,7 +57,8 @@ class PostgresSource:
     Tables of the schemas `private` are read only if their full name is asked for.
     `position` is the last one that the caller knows to be safe, 0 if it never read. `shape` turns
     each change into what it stands for; what makes it raise is rejected. `on_trouble` hears of
-    every lost connection and how many seconds pass until the next attempt.
+    every lost connection and how many seconds pass until the next attempt, and once if another
+    process reads the slot.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class PostgresSource:
         A lost connection is made again, with what was not confirmed once more. Raises
         SlotLostError, and ConnectorError for what only a change of settings can help.
         """
-        delay = _SHORTEST_DELAY
+        delay, waiting = _SHORTEST_DELAY, False
         while True:
             try:
                 async with (
@@ -141,10 +144,11 @@ class PostgresSource:
                     contextlib.aclosing(self._read(stream)) as found,
                 ):
                     async for batch in found:
-                        delay = _SHORTEST_DELAY
+                        delay, waiting = _SHORTEST_DELAY, False
                         yield batch
             except psycopg.errors.ObjectInUse as error:
-                await self._pause(error, _TURN_DELAY)
+                await self._pause(error, _TURN_DELAY, told=waiting)
+                waiting = True
             except psycopg.errors.ObjectNotInPrerequisiteState as error:
                 raise ConnectorError(f"The replication slot cannot be read: {error}") from error
             except psycopg.OperationalError as error:
@@ -153,8 +157,8 @@ class PostgresSource:
             except psycopg.Error as error:
                 raise ConnectorError(f"PostgreSQL refuses to send changes: {error}") from error
 
-    async def _pause(self, error: Exception, delay: float) -> None:
-        if self._on_trouble is not None:
+    async def _pause(self, error: Exception, delay: float, *, told: bool = False) -> None:
+        if self._on_trouble is not None and not told:
             self._on_trouble(error, delay)
         await asyncio.sleep(delay)
 
@@ -173,8 +177,9 @@ class PostgresSource:
             yield stream
         finally:
             beats.cancel()
-            with contextlib.suppress(asyncio.CancelledError, psycopg.Error):
-                await beats
+            await asyncio.wait({beats})
+            if not beats.cancelled():
+                beats.exception()  # The reader has met the same one.
             with contextlib.suppress(psycopg.Error, TimeoutError):
                 async with asyncio.timeout(_LAST_WORD):
                     await stream.status(self._confirmed)
@@ -203,7 +208,7 @@ class PostgresSource:
         records: list[ChangeRecord | Rejected] = []
         ignored: dict[str, int] = {}
         position = self._confirmed
-        split = False
+        split, size = False, 0
         while True:
             for message in await stream.messages(_MESSAGES, 3 * self._interval + 10):
                 if message[0] == replication.KEEPALIVE:
@@ -215,7 +220,8 @@ class PostgresSource:
                 kind = payload[0]
                 if kind in pgoutput.CHANGES:
                     records.append(decoder.change(replication.data_position(message), payload))
-                    if len(records) < self._max_records:
+                    size += len(payload)
+                    if len(records) < self._max_records and size < _BATCH_BYTES:
                         continue
                 elif kind == pgoutput.COMMIT:
                     position = decoder.end(payload)
@@ -232,13 +238,13 @@ class PostgresSource:
                     if kind == pgoutput.TRUNCATE:
                         ignored["truncate"] = ignored.get("truncate", 0) + 1
                     continue
-                split = True
+                split, size = True, 0
                 yield self._batch(records, position, ignored)
             if decoder.transaction:
                 continue
             if records or split:
                 # The last part of a split transaction may be empty: its position has to be told.
-                split = False
+                split, size = False, 0
                 yield self._batch(records, position, ignored)
             else:
                 self._advance(position)
