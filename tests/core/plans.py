@@ -50,6 +50,7 @@ from permaflow.plan import (
 )
 
 PORTS = ("a", "b")
+ALWAYS = Always()
 TRIGGER_INPUT = {"amount": 3}
 
 
@@ -340,10 +341,24 @@ schedules = st.lists(st.integers(0, 999), max_size=40)
 """In which order things come about: each number picks one of what may happen next."""
 
 
+# --- plans by hand --------------------------------------------------------------------------------
+
+TASK = Task("stage", {})
+
+
+def step(name: str, work: Work = TASK, after: str | When = ALWAYS, **options: Any) -> Node:
+    """A node; `after` is a `when`, or names the nodes that all have to succeed."""
+    when = after
+    if isinstance(after, str):
+        when = Settled(tuple(Ref(other) for other in after.split()), every=True)
+    return Node(name, "test", work, when, **options)
+
+
+def plan_of(*nodes: Node, **options: Any) -> Plan:
+    return Plan({node.id: node for node in nodes}, **options)
+
+
 def chain(*works: Work, **options: Any) -> Plan:
     """A plan of nodes n0, n1, … each of which waits for the one before."""
-    nodes = {}
-    for i, work in enumerate(works):
-        when: When = Ref(f"n{i - 1}") if i else Always()
-        nodes[f"n{i}"] = Node(f"n{i}", "test", work, when)
-    return Plan(nodes, **options)
+    nodes = [step(f"n{i}", work, f"n{i - 1}" if i else ALWAYS) for i, work in enumerate(works)]
+    return plan_of(*nodes, **options)

@@ -133,7 +133,12 @@ class World:
         timers = [key for key in self.armed if slow or not key.startswith(("run", "timeout"))]
         return [self.answer(key) for key in self.live] + [TimerFired(key) for key in timers]
 
-    def play(
+    def play(self, schedule: Sequence[int] = (), **options: Any) -> Run:
+        """Begin the run and go on to its end, in the order that the schedule picks."""
+        self.tell(Woken())
+        return self.play_on(schedule, **options)
+
+    def play_on(
         self,
         schedule: Sequence[int] = (),
         *,
@@ -141,8 +146,6 @@ class World:
         check: bool = False,
         slow: bool = False,
     ) -> Run:
-        """Begin the run and go on to its end, in the order that the schedule picks."""
-        self.tell(Woken())
         for turn in range(limit):
             if check:
                 self.check()
