@@ -137,8 +137,7 @@ class EventStream(Response):
                 async for text in texts:
                     async with asyncio.timeout(SLOWEST_READER):
                         await send({"type": "http.response.body", "body": text, "more_body": True})
-                if not watcher.gone:
-                    await send({"type": "http.response.body", "body": b""})
+                await send({"type": "http.response.body", "body": b""})
             except TimeoutError:
                 pass  # the client reads no more; it comes again with the id of its last event
             finally:
