@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.documents import chain
 from bench.report import Line, spread
-from bench.stand import stand
+from bench.stand import Stand, stand
 
 SIZES = {"quick": (50, 2), "full": (200, 10), "long": (200, 50)}
 """Steps of a run, runs."""
@@ -21,22 +21,22 @@ WITHIN = 60.0
 
 
 async def bench(scale: str, profile: str = "") -> dict[str, Any]:
-    return await measure(*SIZES[scale], profile=profile)
-
-
-async def measure(steps: int, runs: int, *, profile: str = "") -> dict[str, Any]:
-    times: list[float] = []
     async with stand(profile=profile) as system:
-        workflow = await system.workflow(chain(steps, given={"x": 1}))
-        await system.start(workflow["id"])
+        return await measure(system, *SIZES[scale])
+
+
+async def measure(system: Stand, steps: int, runs: int) -> dict[str, Any]:
+    times: list[float] = []
+    workflow = await system.workflow(chain(steps, given={"x": 1}))
+    await system.start(workflow["id"])
+    await system.finished(WITHIN)
+    meter = system.meter()
+    for _ in range(runs):
+        (run_id,) = await system.start(workflow["id"])
         await system.finished(WITHIN)
-        meter = system.meter()
-        for _ in range(runs):
-            (run_id,) = await system.start(workflow["id"])
-            await system.finished(WITHIN)
-            at = [row[0] for row in await system.query("times", run_id)]
-            times += [later - earlier for earlier, later in pairwise(at)]
-        used = meter.seconds()
+        at = [row[0] for row in await system.query("times", run_id)]
+        times += [later - earlier for earlier, later in pairwise(at)]
+    used = meter.seconds()
     return {
         "steps": steps,
         "runs": runs,

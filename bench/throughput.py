@@ -22,14 +22,14 @@ WITHIN = 120.0
 
 
 async def bench(scale: str, profile: str = "") -> dict[str, Any]:
-    return await measure(*SIZES[scale], profile=profile)
-
-
-async def measure(runs: int, steps: int, rounds: int, *, profile: str = "") -> dict[str, Any]:
     async with stand(profile=profile) as system:
-        workflow = await system.workflow(chain(steps, given={"x": 1, "text": "h" * 300}))
-        await _round(system, workflow["id"], max(1, runs // 20), steps)
-        measured = [await _round(system, workflow["id"], runs, steps) for _ in range(rounds)]
+        return await measure(system, *SIZES[scale])
+
+
+async def measure(system: Stand, runs: int, steps: int, rounds: int) -> dict[str, Any]:
+    workflow = await system.workflow(chain(steps, given={"x": 1, "text": "h" * 300}))
+    await _round(system, workflow["id"], max(1, runs // 20), steps)
+    measured = [await _round(system, workflow["id"], runs, steps) for _ in range(rounds)]
     rates = [each["steps_per_s"] for each in measured]
     median = statistics.median(rates)
     middle = min(measured, key=lambda each: abs(each["steps_per_s"] - median))
