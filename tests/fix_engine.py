@@ -83,7 +83,9 @@ class Engine:
         draft = workflows.Draft("test", orjson.dumps(document), "graph", compiled.triggers)
         await self.database.run(workflows.create, self.org, workflow_id, draft)
         if active:
-            await self.database.run(workflows.set_status, self.org, workflow_id, "active")
+            await self.database.run(
+                workflows.set_status, self.org, workflow_id, "active", compiled.triggers
+            )
         return workflow_id
 
     async def start(self, workflow_id: UUID, data: Json = None, *, count: int = 1) -> list[UUID]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import httpx
 import orjson
 
 from permaflow.errors import StoreError
@@ -66,7 +67,21 @@ DOCUMENTS: dict[str, Json] = {
         edges=["t>a", "a>pause", "pause>b"],
     ),
     "refused": graph(effect("a", reject=True), effect("b"), edges=["t>a", "a>b"]),
+    "posted": graph(effect("a", value="{{trigger.n}}"), edges=["t>a"]),
+    "inserted": {
+        "nodes": [
+            {
+                "id": "t",
+                "type": "trigger_record",
+                "config": {"object": "fault_order", "event": "created"},
+            },
+            effect("a", value="{{trigger.record.n}}"),
+        ],
+        "edges": [{"id": "e", "source": "t", "target": "a"}],
+    },
 }
+DIRECT = ("chain", "diamond", "loop", "delay", "refused")
+"""The kinds that are started in the store; the others come in by doors of their own."""
 
 
 def expected(kind: str, n: int) -> tuple[str, Json]:
@@ -81,6 +96,8 @@ def expected(kind: str, n: int) -> tuple[str, Json]:
             return "completed", {"chain": [bodies, "sum"]}
         case "delay":
             return "completed", {"chain": [[n, "a"], "b"]}
+        case "posted" | "inserted":
+            return "completed", {"chain": [n, "a"]}
         case _:
             return "failed", None
 
@@ -97,6 +114,8 @@ class Workload:
     ids: dict[str, UUID] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)
     wanted: dict[UUID, tuple[str, int]] = field(default_factory=dict)
+    posted: dict[str, UUID] = field(default_factory=dict)
+    inserted: set[int] = field(default_factory=set)
 
     async def prepare(self) -> None:
         self.org = (await self.database.run(orgs.ensure)).id
@@ -107,7 +126,9 @@ class Workload:
             self.ids[kind] = new_id()
             draft = workflows.Draft(kind, orjson.dumps(document), "graph", compiled.triggers)
             await self.database.run(workflows.create, self.org, self.ids[kind], draft)
-            await self.database.run(workflows.set_status, self.org, self.ids[kind], "active")
+            await self.database.run(
+                workflows.set_status, self.org, self.ids[kind], "active", compiled.triggers
+            )
 
     async def start(self, count: int) -> None:
         """Start runs, each with a key, so that an answer that got lost is asked for again."""
@@ -115,7 +136,7 @@ class Workload:
         chance = random.Random(f"{self.seed}:{len(self.wanted)}")
         requests = []
         for _ in range(count):
-            kind = chance.choice(list(DOCUMENTS))
+            kind = chance.choice(DIRECT)
             n = chance.randrange(1000)
             data = {"n": n, "items": list(range(n % 12))}
             run_id = new_id()
@@ -139,6 +160,51 @@ class Workload:
             announce(self.bus, requests, results)
             return
 
+    async def post(self, http: httpx.AsyncClient, count: int) -> None:
+        """Start runs over HTTP, asking again with the same key until there is an answer."""
+        for _ in range(count):
+            n = len(self.posted)
+            key = f"{self.seed}-{n}"
+            body = {"workflow_id": str(self.ids["posted"]), "trigger_data": {"n": n}}
+            while True:
+                try:
+                    answer = await http.post(
+                        "/workflows/v1/runs", json=body, headers={"Idempotency-Key": key}
+                    )
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+                    continue
+                if answer.status_code in (200, 202):
+                    self.posted[key] = UUID(answer.json()["id"])
+                    self.wanted[self.posted[key]] = ("posted", n)
+                    break
+                assert answer.status_code == 503, answer.text
+                await asyncio.sleep(0.1)
+
+    async def insert(self, count: int) -> None:
+        """Insert rows into the watched table, again until each is known to be committed."""
+        for _ in range(count):
+            n = len(self.inserted)
+            while True:
+                try:
+                    async with self.database.connection() as connection:
+                        await connection.execute(
+                            "insert into fault_order values (%s, %s) on conflict do nothing", (n, n)
+                        )
+                    break
+                except StoreError:
+                    await asyncio.sleep(0.1)
+            self.inserted.add(n)
+
+    async def started_by_inserts(self) -> int:
+        """How many of the inserted rows have their run."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select count(*) from permaflow.run where workflow_id = %s", (self.ids["inserted"],)
+            )
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
     async def open_runs(self) -> int:
         async with self.database.connection() as connection:
             cursor = await connection.execute(
@@ -156,7 +222,7 @@ class Workload:
                 left = await self.open_runs()
             except StoreError:
                 left = -1
-            if left == 0:
+            if left == 0 and await self.started_by_inserts() >= len(self.inserted):
                 return 0
             await asyncio.sleep(0.2)
         return left
@@ -179,16 +245,25 @@ class Workload:
         """Everything that is wrong with what is in the store and in the witness."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select id, status, input::text from permaflow.run where org_id = %s", (self.org,)
+                "select id, status, input::text, workflow_id from permaflow.run where org_id = %s",
+                (self.org,),
             )
-            found = {row[0]: row[1:] for row in await cursor.fetchall()}
+            found = {}
+            rows: Counter[int] = Counter()
+            for run_id, status, text, workflow_id in await cursor.fetchall():
+                found[run_id] = (status, text)
+                if workflow_id == self.ids["inserted"]:
+                    n = orjson.loads(text)["record"]["n"]
+                    rows[n] += 1
+                    self.wanted[run_id] = ("inserted", n)
             cursor = await connection.execute(
                 "select run_id, seq, entries::text from permaflow.journal order by run_id, seq"
             )
             journals: dict[UUID, list[tuple[int, str]]] = {run_id: [] for run_id in found}
             for run_id, seq, entries in await cursor.fetchall():
                 journals[run_id].append((seq, entries))
-        wrong = [f"{run_id}: lost" for run_id in self.wanted if run_id not in found]
+        wrong = [f"row {n} started {rows[n]} runs" for n in self.inserted if rows[n] != 1]
+        wrong += [f"{run_id}: lost" for run_id in self.wanted if run_id not in found]
         wrong += [f"{run_id}: nobody asked for it" for run_id in found if run_id not in self.wanted]
         for run_id, (kind, n) in self.wanted.items():
             if run_id in found:

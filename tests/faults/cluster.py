@@ -13,8 +13,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.bootstrap import bootstrap
 from pipeline.embedded.stack import Stack
-from pipeline.store.migrate import migrate
+from pipeline.ops import open_socket
 from tests.faults.effects import WITNESS
 
 START_WITHIN = 30.0
@@ -39,6 +40,8 @@ class Cluster:
     folder: Path
     vertices: Sequence[str]
     plant: str = ""
+    api_key: str = ""
+    port: int = 0
     members: list[Member] = field(default_factory=list)
     stack: Stack | None = None
     _keeper: asyncio.Task[None] | None = None
@@ -50,7 +53,9 @@ class Cluster:
         await exit_stack.enter_async_context(self.stack)
         exit_stack.push_async_callback(self.close)
         assert self.stack.database_url
-        await migrate(self.stack.database_url)
+        self.api_key = await bootstrap(self.stack.database_url, self.folder / "api-key")
+        with open_socket("127.0.0.1", 0) as listener:
+            self.port = listener.getsockname()[1]
         for number, vertex in enumerate(self.vertices):
             name = f"{vertex}-{number}"
             self.members.append(Member(name, vertex, self.folder / f"{name}.log"))
@@ -103,6 +108,8 @@ class Cluster:
             "PERMAFLOW_NATS_URL": self.stack.nats_url or "",
             "PERMAFLOW_TASK_TYPES": "tests.faults.effects",
             "PERMAFLOW_RECONCILE_AFTER": "2",
+            "PERMAFLOW_CDC_TABLES": "auto",
+            "PERMAFLOW_HTTP_PORT": str(self.port),
             "PERMAFLOW_LOG_LEVEL": "WARNING",
             "PERMAFLOW_READY_FILE": str(self.folder / f"{member.name}.ready"),
             "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from permaflow.errors import StoreError
@@ -36,6 +37,8 @@ VERTICES = (
     "runner",
     "completion",
     "clock",
+    "gateway",
+    "ingest",
 )
 SETTLE_WITHIN = 45.0
 RESUMES_WITHIN = 5.0
@@ -47,6 +50,7 @@ class Trial:
 
     cluster: Cluster
     work: Workload
+    http: httpx.AsyncClient
     seen: Counter[str] = field(default_factory=Counter)
     pauses: list[tuple[float, str]] = field(default_factory=list)
     tormented: bool = False
@@ -55,7 +59,8 @@ class Trial:
         """Start runs steadily, a little longer than the faults go on."""
         end = asyncio.get_running_loop().time() + seconds + RESUMES_WITHIN
         while asyncio.get_running_loop().time() < end or self.tormented:
-            await self.work.start(10)
+            await self.work.start(8)
+            await asyncio.gather(self.work.post(self.http, 2), self.work.insert(2))
             await asyncio.sleep(0.1)
 
     async def torment(
@@ -135,8 +140,30 @@ async def trial(
         stack.push_async_callback(bus.close)
         settings = load_settings(task_types="tests.faults.effects")
         work = Workload(database, bus, builtins.task_types(settings), seed)
+        async with database.connection() as connection:
+            await connection.execute("create table fault_order (id int primary key, n int)")
         await work.prepare()
-        yield Trial(cluster, work)
+        http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{cluster.port}",
+            headers={"Authorization": f"Bearer {cluster.api_key}"},
+            timeout=5.0,
+        )
+        await stack.enter_async_context(http)
+        await until_watched(database)
+        yield Trial(cluster, work, http)
+
+
+async def until_watched(database: Database) -> None:
+    """Changes count from the moment that the table is published."""
+    async with asyncio.timeout(20):
+        while True:
+            async with database.connection() as connection:
+                cursor = await connection.execute(
+                    "select 1 from pg_publication_tables where tablename = 'fault_order'"
+                )
+                if await cursor.fetchone() is not None:
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def check(test: Trial) -> None:
