@@ -38,12 +38,16 @@ OPEN = frozenset({"running", "retrying", "waiting"})
 
 
 class Step:
-    """One node in one scope. `ref` names an output that is kept apart."""
+    """One node in one scope. `ref` names an output that is kept apart.
+
+    The output of a loop is how many items it has and how many failed; theirs are in their scopes.
+    """
 
     __slots__ = (
         "attempts",
         "error",
         "finished_at",
+        "is_loop",
         "node",
         "output",
         "port",
@@ -63,6 +67,7 @@ class Step:
         self.port: str | None = None
         self.error: dict[str, Json] | None = None
         self.output: Json = None
+        self.is_loop = False
         self.ref: str | None = None
 
 
@@ -93,12 +98,9 @@ class History:
                 step.attempts = attempt
             case Succeeded(scope, node, attempt, output, port, ref):
                 step = self._step(scope, node, at)
-                step.output, step.port, step.ref, step.error = (
-                    output or step.output,
-                    port,
-                    ref,
-                    None,
-                )
+                if not step.is_loop:
+                    step.output = output
+                step.port, step.ref, step.error = port, ref, None
                 step.attempts = max(step.attempts, attempt, 1)
                 self._end(step, at, "completed")
             case Failed(scope, node, attempt, code, message, timed_out, details):
@@ -118,8 +120,10 @@ class History:
             case Cancelled(scope, node):
                 self._end(self._step(scope, node, at), at, "cancelled")
             case LoopOpened(scope, node, items):
+                step = self._begin(scope, node, at)
+                step.is_loop = True
                 count = len(items) if isinstance(items, list) else None
-                self._begin(scope, node, at).output = {"count": count, "failed": 0}
+                step.output = {"count": count, "failed": 0}
             case IterationFailed(scope):
                 self._iteration_failed(scope, at)
             case Finished(status=status):
@@ -156,7 +160,7 @@ class History:
                 self._end(step, at, "cancelled")
         outer, _, name = scope.rpartition(".")
         loop = self.steps.get((outer, name.partition("[")[0].partition("@")[0]))
-        if loop is not None and isinstance(loop.output, dict):
+        if loop is not None and loop.is_loop:
             loop.output["failed"] += 1
 
 

@@ -1,0 +1,172 @@
+"""A journal as people see it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline.core.entries import (
+    TAGS,
+    Cancelled,
+    Dispatched,
+    Entry,
+    Failed,
+    Finished,
+    Iterated,
+    IterationFailed,
+    Jumped,
+    LoopOpened,
+    Parked,
+    Retrying,
+    Skipped,
+    Started,
+    Succeeded,
+    Waiting,
+)
+from pipeline.core.view import OPEN, RUN_COMPLETED, History, Step, tell
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(second: int) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def history(*rows: list[Entry]) -> History:
+    """One row a second."""
+    found = History()
+    for second, row in enumerate(rows):
+        found.add(at(second), row)
+    return found
+
+
+def step(*rows: list[Entry], scope: str = "", node: str = "a") -> Step:
+    return history(*rows).steps[scope, node]
+
+
+def test_a_step_begins_with_its_first_attempt_and_ends_with_its_last() -> None:
+    found = step(
+        [Dispatched("", "a", 1)],
+        [Retrying("", "a", 1, 3.0, "http_503", "busy")],
+        [Dispatched("", "a", 2)],
+        [Succeeded("", "a", 2, {"n": 1}, "yes")],
+    )
+    assert (found.status, found.attempts, found.port) == ("completed", 2, "yes")
+    assert (found.started_at, found.finished_at) == (at(0), at(3))
+    assert (found.output, found.error) == ({"n": 1}, None)
+
+
+def test_a_step_between_attempts_tells_why_and_for_how_long() -> None:
+    found = step([Dispatched("", "a", 1)], [Retrying("", "a", 1, 3.0, "http_503", "busy")])
+    assert found.status == "retrying"
+    assert found.error == {"code": "http_503", "message": "busy", "retry_in": 3.0}
+    assert found.finished_at is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "status"),
+    [
+        ([Dispatched("", "a", 1)], "running"),
+        ([Dispatched("", "a", 1), Parked("", "a", 1, 5.0)], "waiting"),
+        ([Waiting("", "a", 5.0)], "waiting"),
+        ([Waiting("", "a", 5.0), Succeeded("", "a", 0)], "completed"),
+        ([Skipped("", "a")], "skipped"),
+        ([Dispatched("", "a", 1), Cancelled("", "a")], "cancelled"),
+        ([Dispatched("", "a", 1), Failed("", "a", 1, "x", "y")], "failed"),
+        ([Dispatched("", "a", 1), Failed("", "a", 1, "x", "y", True)], "timed_out"),
+        ([LoopOpened("", "a", [1, 2])], "running"),
+        ([Dispatched("", "a", 1), Finished("cancelled")], "cancelled"),
+    ],
+)
+def test_a_step_has_the_status_of_its_last_entry(entries: list[Entry], status: str) -> None:
+    found = step(entries)
+    assert found.status == status
+    assert (found.finished_at is None) == (status in OPEN)
+
+
+def test_a_jump_begins_a_step_anew() -> None:
+    found = step(
+        [Dispatched("", "a", 1)],
+        [Succeeded("", "a", 1, "old", "left", "ref"), Jumped("", "b", "a")],
+        [Dispatched("", "a", 2)],
+    )
+    assert (found.status, found.attempts, found.started_at) == ("running", 2, at(2))
+    assert (found.output, found.port, found.ref, found.finished_at) == (None, None, None, None)
+
+
+def test_a_null_output_is_not_the_output_of_a_visit_before() -> None:
+    found = step(
+        [Dispatched("", "a", 1), Succeeded("", "a", 1, "old")],
+        [Dispatched("", "a", 2), Succeeded("", "a", 2, None)],
+    )
+    assert found.output is None
+
+
+@pytest.mark.parametrize("value", [0, "", [], {}, False])
+def test_an_empty_output_is_an_output(value: Any) -> None:
+    assert step([Dispatched("", "a", 1), Succeeded("", "a", 1, value)]).output == value
+
+
+def test_a_loop_tells_how_many_items_it_has_and_how_many_failed() -> None:
+    found = history(
+        [LoopOpened("", "each", [1, 2]), Iterated("", "each", 0, 2)],
+        [Dispatched("each[0]", "a", 1), Dispatched("each[1]", "a", 1)],
+        [Failed("each[0]", "a", 1, "x", "y"), IterationFailed("each[0]", "x", "y")],
+        [Succeeded("each[1]", "a", 1), Succeeded("", "each", 0)],
+    )
+    assert found.steps["", "each"].output == {"count": 2, "failed": 1}
+    assert found.steps["each[0]", "a"].status == "failed"
+    assert found.counts() == {"completed": 2, "failed": 1}
+
+
+def test_a_failed_iteration_cancels_what_is_open_in_it_and_nothing_else() -> None:
+    found = history(
+        [LoopOpened("", "o", [1]), Iterated("", "o", 0, 1)],
+        [LoopOpened("o[0]", "i", [1, 2]), Iterated("o[0]", "i", 0, 2)],
+        [Dispatched(f"o[0].i[{n}]", "a", 1) for n in (0, 1)],
+        [IterationFailed("o[0].i[1]", "x", "y")],
+    )
+    assert found.steps["o[0].i[0]", "a"].status == "running"
+    assert found.steps["o[0].i[1]", "a"].status == "cancelled"
+    assert found.steps["o[0]", "i"].output == {"count": 2, "failed": 1}
+
+
+def test_steps_stand_in_the_order_in_which_they_began() -> None:
+    found = history(
+        [Dispatched("", "b", 1), Dispatched("", "a", 1)],
+        [Succeeded("", "a", 1), Dispatched("", "c", 1)],
+    )
+    assert [node for _, node in found.steps] == ["b", "a", "c"]
+
+
+def test_every_kind_of_entry_can_be_told() -> None:
+    for kind in TAGS:
+        entry = kind(*["x"] * len(kind._fields))  # type: ignore[attr-defined]
+        name, data = tell(entry)
+        assert name
+        assert isinstance(data, dict)
+
+
+def test_the_last_event_tells_the_status_and_the_error() -> None:
+    assert tell(Finished("completed")) == (RUN_COMPLETED, {"status": "completed", "error": None})
+    _, data = tell(Finished("failed", "boom", "It broke.", "a"))
+    assert data["error"] == {"code": "boom", "message": "It broke.", "node": "a"}
+
+
+def test_a_large_output_is_told_by_its_reference() -> None:
+    assert "output" not in tell(Succeeded("", "a", 1, None, None, "ref"))[1]
+    assert tell(Succeeded("", "a", 1, 5))[1]["output"] == 5
+    assert "ref" not in tell(Succeeded("", "a", 1, 5))[1]
+
+
+def test_a_loop_is_told_by_its_size_and_not_its_items() -> None:
+    assert tell(LoopOpened("", "a", [1, 2, 3])) == (
+        "loop_started",
+        {"scope": "", "node": "a", "count": 3},
+    )
+
+
+def test_a_run_has_begun_with_its_trigger() -> None:
+    assert tell(Started("hook")) == ("run_started", {"trigger": "hook"})
