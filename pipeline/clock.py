@@ -56,11 +56,16 @@ class Clock:
             asyncio.create_task(self._repeat(self._reconcile, self._settings.reconcile_after)),
             asyncio.create_task(self._repeat(self._keep_house, HOUSEKEEPING_EVERY)),
         ]
-        await self._stopping.wait()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        stopping = asyncio.create_task(self._stopping.wait())
+        # None of the loops ends by itself: one that does has met a bug, and takes the process down
+        # rather than leave it alive without its work.
+        ended, _ = await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopping, *loops):
+            task.cancel()
+        await asyncio.gather(stopping, *loops, return_exceptions=True)
         await unlisten()
+        for task in ended - {stopping}:
+            task.result()
 
     async def stop(self) -> None:
         self._stopping.set()
