@@ -113,6 +113,8 @@ class Trial:
         print(f"\n{dict(self.seen)}; longest pauses {sorted(self.pauses)[-3:]}")
         if stuck:
             print("\n".join(await self.work.stuck()))
+            for member in self.cluster.members:
+                print(f"--- {member.name}, {member.deaths} deaths\n{member.log.read_text()[-1500:]}")
         return stuck, await self.work.violations(counts)
 
 
