@@ -123,12 +123,15 @@ async def postgres(settings: Settings) -> AsyncIterator[Line]:
     if not settings.database_url:
         yield _not_running("postgres", "PERMAFLOW_DATABASE_URL")
         return
-    from pipeline.store import migrate, server
-    from pipeline.store.database import Database
+    import psycopg
 
-    async with Database(settings.database_url, size=1) as database:
+    from pipeline.store import migrate, server
+
+    async with await psycopg.AsyncConnection.connect(
+        settings.database_url, autocommit=True, connect_timeout=5
+    ) as connection:
         before = time.time()
-        found = await database.run(server.settings)
+        found = await server.settings(connection)
         offset = found.clock - (before + time.time()) / 2
         if found.version_number < server.OLDEST:
             yield Line("postgres", FAIL, f"PostgreSQL {found.version}", "Upgrade to 15 or newer.")
@@ -154,7 +157,7 @@ async def postgres(settings: Settings) -> AsyncIterator[Line]:
             yield Line("postgres", FAIL, said, "Run `permaflow db migrate`.")
         else:
             yield Line("postgres", OK, f"the schema is at head, {status.applied[-1]}")
-        for slot in await database.run(server.slots):
+        for slot in await server.slots(connection):
             yield _slot(slot)
 
 

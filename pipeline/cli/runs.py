@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -251,6 +250,8 @@ async def _until_end(
     api: Api, run_id: str, timeout: float | None, json: bool, *, quiet: bool = False
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and the run, once it has ended or the time is over."""
+    import asyncio
+
     from pipeline.cli.client import RUNS
 
     try:

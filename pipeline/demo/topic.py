@@ -73,14 +73,14 @@ class Payments:
         for order in orders:
             method = self._random.choice(METHODS)
             invoices += method == INVOICE
-            key, value = self._envelope(order, method)
+            key, value = self.envelope(order, method)
             receipts.append(await producer.send(TOPIC, value, key=key))
         for receipt in receipts:
             await receipt
         self.sent += len(receipts)
         self.invoices += invoices
 
-    def _envelope(self, order: Order, method: str) -> tuple[bytes, bytes]:
+    def envelope(self, order: Order, method: str) -> tuple[bytes, bytes]:
         """Key and value of a message, without schema."""
         now = time.time_ns() // 1_000_000
         self._lsn += 1

@@ -1,0 +1,149 @@
+"""The command line without a server: help, exit codes, documents, and how fast it is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pipeline.cli.app import app
+from pipeline.cli.documents import check, read
+
+COMMAND = Path(sys.executable).with_name("permaflow")
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.json"))
+COLD_START = 0.150
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, *map(str, arguments)]
+    env = {"PERMAFLOW_DATA_DIR": str(cwd / "data"), "PERMAFLOW_API_URL": "http://127.0.0.1:1"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its words."""
+    waiting = [("", typer.main.get_command(app))]
+    while waiting:
+        words, command = waiting.pop()
+        below = getattr(command, "commands", None)
+        if below is None:
+            yield words.strip(), command
+        else:
+            waiting += [(f"{words} {name}", each) for name, each in below.items()]
+
+
+def test_the_version_is_there_in_the_blink_of_an_eye(tmp_path: Path) -> None:
+    """The best of several: what else the machine does is not our doing."""
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, cwd=tmp_path)
+        times.append(time.perf_counter() - began)
+        assert done.stdout.startswith("permaflow ")
+    assert min(times) < COLD_START
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("asyncio", "httpx", "psycopg", "pydantic", "rich.console", "orjson", "nats", "fastapi")
+    code = (
+        f"import sys, pipeline.cli.app\nprint([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()), ids=lambda each: str(each)[:40])
+def test_every_command_takes_json_and_teaches_by_example(words: str, command: Any) -> None:
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
+    if words != "version":
+        assert f"permaflow {words}" in command.help
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("run", "start"), ("run", "start", "x", "--data", "{")]
+)
+def test_what_is_not_understood_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    plain = run(*arguments, cwd=tmp_path)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    as_json = run(*arguments, "--json", cwd=tmp_path)
+    assert (as_json.returncode, as_json.stdout) == (2, "")
+    assert json.loads(as_json.stderr)["error"]["code"] == "usage"
+
+
+def test_without_a_gateway_the_way_to_one_is_told(tmp_path: Path) -> None:
+    plain = run("workflow", "list", cwd=tmp_path)
+    assert plain.returncode == 1
+    assert "permaflow up" in plain.stderr
+    assert "PERMAFLOW_API_URL" in plain.stderr
+    as_json = run("run", "list", "--json", cwd=tmp_path)
+    assert json.loads(as_json.stderr)["error"]["code"] == "unreachable"
+
+
+@pytest.mark.parametrize("arguments", [("db", "status"), ("stage", "list")])
+def test_without_servers_the_setting_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "_URL is not set" in done.stderr
+
+
+def test_the_doctor_has_advice_before_anything_runs(tmp_path: Path) -> None:
+    done = run("doctor", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (0, True)
+    states = {line["check"]: line["state"] for line in report["checks"]}
+    assert (states["postgres"], states["nats"], states["gateway"]) == ("warn", "warn", "warn")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_sound(path: Path) -> None:
+    report = check(read(path))
+    assert report.valid, [str(each) for each in report.findings]
+
+
+def test_problems_are_told_with_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    path.write_text(
+        '{\n  "nodes": [\n    {"id": "a", "type": "trigger_manual"},\n'
+        '    {"id": "b", "type": "nonsense"}\n  ],\n  "edges": [\n'
+        '    {"id": "e", "source": "a", "target": "c"}\n  ]\n}\n'
+    )
+    done = run("workflow", "validate", path, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert any(line.startswith(f"{path}:7:") for line in lines)
+    (of_type,) = (line for line in lines if line.endswith("(at /nodes/1/type)"))
+    assert of_type.startswith(f"{path}:4:25: ")
+
+    (report,) = json.loads(run("workflow", "validate", path, "--json", cwd=tmp_path).stdout)
+    assert report["valid"] is False
+    places = [(problem["line"], problem["column"]) for problem in report["problems"]]
+    assert (4, 25) in places
+    assert places == sorted(places)
+
+
+def test_a_request_body_is_validated_as_the_document_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "body.json"
+    document = json.loads(EXAMPLES[0].read_text())
+    path.write_text(json.dumps({"name": "Orders", "definition": document}))
+    found = read(path)
+    assert found.name == "Orders"
+    assert check(found).valid
+    assert json.loads(found.body("Orders")) == {"name": "Orders", "definition": document}
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2", '{"a": NaN}', ""])
+def test_what_is_no_json_is_refused_with_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    done = run("workflow", "validate", path, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"permaflow: {path}: ")
+    assert "Traceback" not in done.stderr
