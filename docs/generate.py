@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from api_pages import cli_page, http_api_page
+from figure_pages import figures_page
+from limit_pages import limits_page
 from markdown import NOTICE, row, table
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
@@ -154,6 +156,8 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "cli.md": cli_page,
     "states.md": states_page,
     "journal.md": journal_page,
+    "limits.md": limits_page,
+    "figures.md": figures_page,
 }
 
 
