@@ -114,7 +114,8 @@ class Trial:
         if stuck:
             print("\n".join(await self.work.stuck()))
             for member in self.cluster.members:
-                print(f"--- {member.name}, {member.deaths} deaths\n{member.log.read_text()[-1500:]}")
+                said = member.log.read_text()[-1500:]
+                print(f"--- {member.name}, {member.deaths} deaths\n{said}")
         return stuck, await self.work.violations(counts)
 
 
