@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
@@ -44,9 +45,13 @@ def page(
     }
     headers = {}
     if cursor is not None:
-        url = request.url.include_query_params(cursor=cursor)
-        headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
+        query = urlencode([*_others(request), ("cursor", cursor)])
+        headers["link"] = f'<{quote(request.scope["path"])}?{query}>; rel="next"'
     return Response(orjson.dumps(body), headers=headers, media_type=JSON)
+
+
+def _others(request: Request) -> list[tuple[str, str]]:
+    return [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
 
 
 def encode_cursor(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import FastAPI
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pipeline.gateway import shapes
 from pipeline.gateway.auth import PUBLIC, Guard
@@ -262,7 +262,8 @@ def _open_health(doors: Doors, health: Health) -> None:
         ("/version", health.version),
         ("/openapi.json", health.openapi),
     ):
-        doors.add("GET", path, endpoint, needs=PUBLIC, tags=["health"])
+        kind = PlainTextResponse if path == "/metrics" else JSONResponse
+        doors.add("GET", path, endpoint, needs=PUBLIC, tags=["health"], response_class=kind)
 
 
 async def _webhook(url_token: str) -> Response:

@@ -48,9 +48,7 @@ class Checked:
 class Documents:
     """Compiles documents against the task types of this installation."""
 
-    def __init__(
-        self, types: TaskTypes, pool: SharedPool, limits: Limits = HIGHEST_LIMITS
-    ) -> None:
+    def __init__(self, types: TaskTypes, pool: SharedPool, limits: Limits = HIGHEST_LIMITS) -> None:
         self._types = types
         self._pool = pool
         self._limits = limits

@@ -99,12 +99,11 @@ def problem_response(refused: Refusal, scope: Mapping[str, Any]) -> Response:
         "detail": refused.detail,
         "instance": scope.get("path", ""),
         "request_id": scope.get(REQUEST_ID, ""),
-    }
-    if refused.errors:
-        body["errors"] = [
+        "errors": [
             {"pointer": each.pointer, "code": each.code, "message": each.message}
             for each in refused.errors
-        ]
+        ],
+    }
     return Response(
         orjson.dumps(body), refused.status, headers=refused.headers, media_type=MEDIA_TYPE
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import Path
@@ -126,7 +127,7 @@ def _view(record: Record) -> RecordView:
 def _show(record: Record, status: int = 200) -> Response:
     headers = etag(record.version)
     if status == 201:
-        headers["location"] = f"{ROOT}/{record.object}/{record.id}"
+        headers["location"] = f"{ROOT}/{record.object}/{quote(record.id, safe='')}"
     return answer(_view(record), status, headers)
 
 

@@ -66,7 +66,7 @@ class ProblemView(View):
     detail: str
     instance: str
     request_id: str
-    errors: list[ProblemItem] | None = None
+    errors: list[ProblemItem]
 
 
 # --- definitions --------------------------------------------------------------------------------

@@ -67,12 +67,13 @@ class Streams:
             rows = await self._rows(org, run_id, last)
             if not any(True for row in rows for _ in _after(row, last)):
                 return Response(status_code=204)
-        return EventStream(self, org, run_id, last or (0, 0), bearer(request))
+        return EventStream(self, run, last or (0, 0), bearer(request))
 
     async def serve(
-        self, org: UUID, run_id: UUID, last: Place, key: str, watcher: Watcher
+        self, run: Run, last: Place, key: str, watcher: Watcher
     ) -> AsyncIterator[bytes]:
         """The text of the stream."""
+        org, run_id = run.org_id, run.id
         clock = asyncio.get_running_loop().time
         checked_at = sent_at = clock()
         yield _RETRY
@@ -88,7 +89,8 @@ class Streams:
                 sent_at = clock()
                 last = (fresh[-1][0].seq, fresh[-1][1][0])
                 continue
-            if not await _news(watcher, min(LOOK_AGAIN, HEARTBEAT - (clock() - sent_at))):
+            pause = min(LOOK_AGAIN, HEARTBEAT - (clock() - sent_at))
+            if run.finished_at is not None or not await _news(watcher, pause):
                 if (end := await self._end(org, run_id, last)) is not None:
                     yield end
                     return
@@ -100,8 +102,8 @@ class Streams:
                 if await self._guard.find(key) is None:
                     return
 
-    def watch(self, org: UUID, run_id: UUID) -> AbstractAsyncContextManager[Watcher]:
-        return self._feed.watch(org, run_id)
+    def watch(self, run: Run) -> AbstractAsyncContextManager[Watcher]:
+        return self._feed.watch(run.org_id, run.id)
 
     async def _rows(self, org: UUID, run_id: UUID, last: Place) -> list[JournalRow]:
         """From the row of the last event on: there may be more in it."""
@@ -121,18 +123,18 @@ class Streams:
 class EventStream(Response):
     """A stream that ends with the run, with its client, or with this process."""
 
-    def __init__(self, streams: Streams, org: UUID, run_id: UUID, last: Place, key: str) -> None:
+    def __init__(self, streams: Streams, run: Run, last: Place, key: str) -> None:
         super().__init__()
         self._streams = streams
-        self._of = (org, run_id)
+        self._run = run
         self._last = last
         self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._streams.watch(*self._of) as watcher:
+        async with self._streams.watch(self._run) as watcher:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             leaving = asyncio.create_task(_leave_with(receive, watcher))
-            texts = self._streams.serve(*self._of, self._last, self._key, watcher)
+            texts = self._streams.serve(self._run, self._last, self._key, watcher)
             try:
                 async for text in texts:
                     async with asyncio.timeout(SLOWEST_READER):
