@@ -39,7 +39,9 @@ class Appender:
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[PGresult | None] | None = None
         self._result: PGresult | None = None
-        self._loop.add_reader(self._libpq.socket, self._readable)
+        self._socket = self._libpq.socket
+        self._listening = True
+        self._loop.add_reader(self._socket, self._readable)
 
     @property
     def closed(self) -> bool:
@@ -68,9 +70,16 @@ class Appender:
         await self._sent()
 
     async def close(self) -> None:
-        if self._libpq.status == pq.ConnStatus.OK:
-            self._loop.remove_reader(self._libpq.socket)
+        self._stop_listening()
         await self._connection.close()
+
+    def _stop_listening(self) -> None:
+        """At once when the connection is lost: libpq has closed the socket, and the next one to be
+        opened has its number. The loop must not take that for this one.
+        """
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._socket)
 
     async def _sent(self) -> None:
         """Flush what was sent, and wait for its result."""
@@ -91,12 +100,12 @@ class Appender:
         """Wait until the socket takes more: a batch may be larger than its buffer."""
         ready = self._loop.create_future()
         self._loop.add_writer(
-            self._libpq.socket, lambda: None if ready.done() else ready.set_result(None)
+            self._socket, lambda: None if ready.done() else ready.set_result(None)
         )
         try:
             await ready
         finally:
-            self._loop.remove_writer(self._libpq.socket)
+            self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         """The server said something: keep the result once it is whole."""
@@ -109,7 +118,7 @@ class Appender:
                     return
                 self._result = result
         except psycopg.Error as error:
-            self._loop.remove_reader(self._libpq.socket)
+            self._stop_listening()
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(error)
 

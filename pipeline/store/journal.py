@@ -89,6 +89,8 @@ class Journal:
         """The rows of a batch, when they are all of it."""
         appender = self._appender
         if appender is None or appender.closed:
+            if appender is not None:
+                await appender.close()
             appender = self._appender = Appender(await self._connect())
             await appender.prepare(_APPEND_ALONE)
         entries = [row.encode() for row in batch.entries]

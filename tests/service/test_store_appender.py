@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import psycopg
 import pytest
 
@@ -69,10 +72,38 @@ async def test_after_a_lost_connection_the_next_append_works(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
-        with pytest.raises(StoreUnavailableError):
+        with suppress(StoreUnavailableError):  # unless the loss was noticed in time
             await journal.commit(append(1))
-    await journal.commit(append(1))
-    assert len(await rows(database_url)) == 2
+    batch = append(1)
+    await journal.commit(batch)
+    assert batch.runs[0] in {row[0] for row in await rows(database_url)}
+
+
+async def test_connections_may_be_lost_again_and_again(journal: Journal, database_url: str) -> None:
+    """The sockets of new connections have the numbers of those that were lost."""
+
+    async def commit(*, alone: bool) -> bool:
+        batch = append(1)
+        if not alone:
+            batch.statuses.append((batch.runs[0], "waiting"))
+        try:
+            async with asyncio.timeout(5):
+                await journal.commit(batch)
+        except StoreUnavailableError:
+            return False
+        return True
+
+    for _ in range(10):
+        await commit(alone=True)
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        await commit(alone=True)
+        await commit(alone=False)
+        assert await commit(alone=True)
+        assert await commit(alone=False)
 
 
 async def test_a_large_batch_goes_through(journal: Journal, database_url: str) -> None:
