@@ -1,7 +1,8 @@
 """Vertex: a finished run becomes what others need to know of it.
 
-Each run is settled once: counted into its workflow, in one statement. A message that comes again
-finds its runs settled and does nothing; the reconciler reports those whose message was lost.
+Each run is settled once: counted into its workflow, in one statement. Its end is told to the
+outside before that: at least once, with the same event id. A message that comes again finds its
+runs settled and does nothing; the reconciler reports those whose message was lost.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _AGAIN = timedelta(seconds=1)
 class Completion:
     """One process of the vertex. `run` ends after `stop`.
 
-    `settle` counts runs and answers those that were not counted before.
+    `settle` counts runs and answers those that were not counted before; `tell` is called with the
+    runs before that, and may be called again with the same.
     """
 
     def __init__(
@@ -34,9 +36,11 @@ class Completion:
         bus: Bus,
         settle: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]],
         dead_letter: Callable[[str, str, bytes], object],
+        tell: Callable[[Sequence[UUID]], Awaitable[None]] | None = None,
     ) -> None:
         self._bus = bus
         self._settle = settle
+        self._tell = tell
         self._dead_letter = dead_letter
         self._subscription: Subscription | None = None
         self._stopped = False
@@ -69,7 +73,10 @@ class Completion:
             else:
                 readable.append(message)
         try:
-            await self._settle(list(dict.fromkeys(ids)))
+            wanted = list(dict.fromkeys(ids))
+            if self._tell is not None:
+                await self._tell(wanted)
+            await self._settle(wanted)
         except PermaflowError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="completion", error=str(error))
             for message in readable:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -137,6 +138,9 @@ async def _parts(vertex: str, settings: Settings) -> AsyncIterator[Parts]:
             settings.database_url,
             application_name=f"permaflow {vertex}",
             size=settings.database_pool,
+            # A step that waits for a connection has its own timeout; running out of them is no
+            # reason to fail it.
+            acquire_timeout=timedelta(seconds=settings.step_timeout if vertex == "runner" else 2),
             role="permaflow_gateway" if vertex == "gateway" else None,
         )
         bus, _ = await asyncio.gather(
@@ -192,8 +196,15 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             from pipeline.completion import Completion
 
             database = parts.database
+            tell = None
+            if settings.kafka_run_topic:
+                from pipeline.run_events import RunEvents
+
+                events = RunEvents(settings, database)
+                parts.exit.push_async_callback(events.close)
+                tell = events.tell
             return Completion(
-                parts.bus, lambda ids: database.run(stats.settle, ids), parts.dead_letter
+                parts.bus, lambda ids: database.run(stats.settle, ids), parts.dead_letter, tell
             )
         case "clock":
             from pipeline.clock import Clock

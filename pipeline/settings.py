@@ -63,6 +63,10 @@ class Settings(BaseSettings):
         "permaflow", description="Consumer group; its offsets are in the store."
     )
 
+    kafka_run_topic: str = Field(
+        "", description="Topic that gets an event for every run that ends; empty: none."
+    )
+
     # What tasks may reach
     http_allow: str = Field(
         "",

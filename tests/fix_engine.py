@@ -37,6 +37,7 @@ from pipeline.tools import open_services, runner_store
 from specs.dialects import compile_document
 
 WITHIN = 20.0
+NOBODY = UUID(int=0)
 
 
 class Script(BaseModel):
@@ -59,6 +60,8 @@ class Engine:
     attempts: list[tuple[UUID, str, str, int]] = field(default_factory=list)
     started: dict[str, asyncio.Event] = field(default_factory=dict)
     dead: list[tuple[str, str, bytes]] = field(default_factory=list)
+    last: UUID = NOBODY
+    completion: Completion = field(init=False)
 
     async def run_task(self, config: Script, ctx: Any) -> Done | Retry | Reject:
         self.attempts.append((ctx.run_id, ctx.scope, ctx.node, ctx.attempt))
@@ -123,6 +126,7 @@ class Engine:
     async def finished(self, document: Json, data: Json = None) -> tuple[runs.Run, list[Entry]]:
         """A new run of a new workflow, at its end, with its whole journal."""
         (run_id,) = await self.start(await self.workflow(document), data)
+        self.last = run_id
         run = await self.until(run_id)
         return run, await self.entries(run_id)
 
@@ -157,10 +161,11 @@ async def start_engine(
     journal = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
     services = await open_services(settings, database, stack)
     programs = Programs(document, types, settings.limits)
+    engine.completion = Completion(bus, lambda ids: database.run(stats.settle, ids), dead)
     vertices = [
         Orchestrator(bus, journal, programs, types.get, settings, dead),
         Runner(bus, types, services, runner_store(database), settings, settings.stage_names, dead),
-        Completion(bus, lambda ids: database.run(stats.settle, ids), dead),
+        engine.completion,
         Clock(bus, database, settings),
         Ingest(bus, database, await open_sources(settings, database), settings),
     ]

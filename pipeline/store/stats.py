@@ -14,6 +14,7 @@ from pipeline.store.rows import every
 _OF = query("stats.of")
 _UNSETTLED = query("stats.unsettled")
 _SETTLE = query("stats.settle")
+_ENDED = query("stats.ended")
 _BY_STATUS = query("stats.by_status")
 
 
@@ -55,6 +56,26 @@ async def unsettled(connection: Connection, limit: int = 1000) -> list[UUID]:
     """Finished runs that are not settled yet, oldest first."""
     cursor = await connection.execute(_UNSETTLED, {"limit": limit})
     return [row[0] for row in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A finished run that is not settled. `error` is JSON text."""
+
+    id: UUID
+    org: UUID
+    workflow_id: UUID
+    version: int
+    status: str
+    source: str
+    created_at: datetime
+    finished_at: datetime
+    error: bytes | None
+
+
+async def ended(connection: Connection, run_ids: Sequence[UUID]) -> list[EndedRun]:
+    """Those of these runs that are finished and not settled yet."""
+    return await every(connection, EndedRun, _ENDED, {"ids": list(run_ids)})
 
 
 async def settle(connection: Connection, run_ids: Sequence[UUID]) -> list[UUID]:

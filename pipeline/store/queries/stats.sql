@@ -71,3 +71,10 @@ where org_id = %(org)s
     or (created_at < %(until)s and id < permaflow.uuid_at(%(until)s::timestamptz + interval '1 day')))
 group by type, status
 order by type, status;
+
+-- name: ended
+-- What there is to tell of finished runs that are not counted yet.
+select id, org_id as org, workflow_id, version, status, source, created_at, finished_at, error
+from permaflow.run
+where id = any(%(ids)s) and finished_at is not null and settled_at is null
+order by id;
