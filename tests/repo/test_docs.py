@@ -18,9 +18,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import builtins
+from pipeline.cli.app import app
 from pipeline.core.entries import TAGS
 from pipeline.settings import Settings
 from pipeline.store.workflows import TRANSITIONS
@@ -187,6 +189,31 @@ def test_every_setting_that_is_named_exists(docs: dict[str, str], root: Path) ->
     pages = {**docs, "README.md": (root / "README.md").read_text(encoding="utf-8")}
     named = {name for text in pages.values() for name in re.findall(r"PERMAFLOW_[A-Z_]+", text)}
     assert named - known == set()
+
+
+def test_every_command_that_is_shown_is_one(docs: dict[str, str], root: Path) -> None:
+    pages = {**docs, "README.md": (root / "README.md").read_text(encoding="utf-8")}
+    shown = [
+        line[line.index("permaflow ") :]
+        for _, _, body in blocks(pages, "sh")
+        for line in body.splitlines()
+        if re.match(r"(\w+=\S+ )*permaflow ", line)
+    ]
+    assert len(shown) > 20
+    assert [line for line in shown if not is_command(line)] == []
+
+
+def is_command(line: str) -> bool:
+    """Whether the words lead to a command, and it has these options."""
+    command: Any = typer.main.get_command(app)
+    for word in line.partition("|")[0].split()[1:]:
+        if hasattr(command, "commands"):
+            if word not in command.commands:
+                return False
+            command = command.commands[word]
+        elif word.startswith("--") and word not in {o for p in command.params for o in p.opts}:
+            return False
+    return not hasattr(command, "commands")
 
 
 def named_in(text: str, heading: str) -> set[str]:
