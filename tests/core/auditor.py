@@ -61,6 +61,8 @@ from pipeline.core.events import (
     TimerFired,
     Woken,
 )
+from pipeline.core.state import NodeState, Run
+from tests.core.plans import TRIGGER_INPUT
 
 IDLE, RUNNING, PUT_OFF, DELAYED, LOOPING = "idle", "running", "put off", "delayed", "looping"
 _ORDER = {False: 0, None: 1, True: 2}
@@ -131,7 +133,8 @@ class Auditor:
         self.started = False
         self.finished: Finished | None = None
         self.timers: dict[str, tuple[str, str]] = {}
-        self.dispatched: list[Dispatched] = []
+        self.views: dict[tuple[str, str, int], dict[str, Any]] = {}
+        """What each attempt could see when it was dispatched."""
         self.used = 0
         self._about: tuple[str, str] | None = None
         """The node whose firing the last entries announced: a jump's target, a join's winner."""
@@ -140,6 +143,24 @@ class Auditor:
 
     def _members(self, scope: str) -> list[str]:
         return [node.id for node in self.plan.nodes.values() if node.scope == scope]
+
+    def compare(self, run: Run) -> None:
+        """Both know the same places, and the same of every step in them."""
+        if self.finished is not None:
+            assert run.status == self.finished.status
+            return
+        assert run.scopes.keys() == self.places.keys()
+        assert run.steps_used == self.used
+        for place in self.places.values():
+            nodes = run.scopes[place.id].nodes
+            for name, step in place.steps.items():
+                state = nodes.get(name) or NodeState()
+                assert (state.outcome, state.port) == (step.outcome, step.port), name
+                assert (state.attempt, state.retries) == (step.attempt, step.retries), name
+                assert (state.visits, state.output) == (step.visits, step.output), name
+                if state.loop is not None:
+                    got = {i: state.loop.outputs[i] for i in step.results}
+                    assert got == step.results, name
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -385,7 +406,7 @@ class Auditor:
                 assert attempt == step.attempt + 1, "attempts are counted one by one"
                 self._release(scope, node)
                 step.phase, step.attempt = RUNNING, attempt
-                self.dispatched.append(entry)
+                self.views[scope, node, attempt] = self._view(self.places[scope])
                 self.used += 1
             case Retrying() | Parked():
                 step.phase = PUT_OFF
@@ -403,7 +424,8 @@ class Auditor:
                 self.used += 1
             case Succeeded(port=port, output=output):
                 self.used += step.phase == IDLE
-                step.port, step.output = port, output
+                trigger = isinstance(self.plan.nodes[node].work, Trigger)
+                step.port, step.output = port, TRIGGER_INPUT if trigger else output
                 if step.items is not None:
                     outputs = [step.results[i] for i in range(len(step.items))]
                     failed = len(step.broken)
@@ -414,6 +436,21 @@ class Auditor:
                 if not isinstance(self.plan.nodes[node].on_error, Continue):
                     self._doomed = (self.places[scope], entry)
                 self._end(scope, node, Outcome.TIMED_OUT if timed_out else Outcome.FAILED)
+
+    def _view(self, place: Place) -> dict[str, Any]:
+        """The ended steps around here, and the item of the innermost loop."""
+        loop, steps = None, {}
+        while True:
+            for name, step in place.steps.items():
+                if step.outcome in (Outcome.SUCCESS, *FAILURES):
+                    steps[name] = {"output": step.output, "outcome": step.outcome}
+            if place.above is None:
+                return {"loop": loop, "steps": steps}
+            scope, node, index = place.above
+            place = self.places[scope]
+            items = place.steps[node].items
+            assert items is not None
+            loop = loop or {"item": items[index], "index": index}
 
     def _arm(self, kind: str, scope: str, node: str, attempt: int) -> None:
         self.timers[f"{kind}\x1f{scope}\x1f{node}\x1f{attempt}"] = (scope, node)

@@ -47,6 +47,7 @@ from permaflow.plan import (
     Trigger,
     When,
     Work,
+    mentions,
 )
 
 PORTS = ("a", "b")
@@ -291,7 +292,8 @@ def _assemble(
             when = Never()
         cancels: tuple[str, ...] = ()
         if kinds.losers and isinstance(when, AtLeast | Or):
-            cancels = tuple(draw(st.lists(st.sampled_from(before), max_size=4, unique=True)))
+            some = st.lists(st.sampled_from(before), max_size=4, unique=True).map(tuple)
+            cancels = draw(st.one_of(st.just(mentions(when)), some))
         nodes[name] = Node(
             id=name,
             type="test",

@@ -200,13 +200,17 @@ def test_a_stale_state_never_takes_what_is_due_for_something_old(
     case: Case, schedule: list[int], turns: int, age: int
 ) -> None:
     """It either makes entries, which conflict, or says that it does not know: never less."""
-    world = begun(case, schedule, turns)
+    stale_states_know_it(begun(case, schedule, turns), age)
+
+
+def stale_states_know_it(world: World, age: int) -> None:
     kept = world.rows[:]
     for event in world.next_events(slow=True):
         world.rows = kept[: max(0, len(kept) - age)]
         old = decide(world.replayed(), [event])
         assert old.entries or old.unknown
         assert not old.stale
+    world.rows = kept
 
 
 # --- the end --------------------------------------------------------------------------------------

@@ -71,7 +71,22 @@ class World:
             if isinstance(event, AttemptDone | AttemptFailed | AttemptParked):
                 self.live.pop(event[:3], None)
         self.carry_out(decision.effects)
+        if self.auditor is not None:
+            self._check_views(decision.effects)
         return decision
+
+    def _check_views(self, effects: Iterable[Effect]) -> None:
+        """Each config was rendered from what its step could see, and nothing else."""
+        assert self.auditor is not None
+        for effect in effects:
+            if isinstance(effect, Dispatch) and "seen" in effect.config:
+                seen, view = effect.config["seen"], self.auditor.views[effect[:3]]
+                assert seen["loop"] == view["loop"]
+                for name, step in seen["steps"].items():
+                    known = view["steps"].get(name)
+                    assert (step is None) == (known is None)
+                    if step is not None:
+                        assert (step["output"], step["outcome"]) == tuple(known.values())
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -97,6 +112,11 @@ class World:
         run = self.run
         assert self.live.keys() == {(*where, n) for where, n in run.outstanding.items()}
         assert self.armed.keys() == run.timers.keys()
+        if run.finished:
+            assert not self.live, "a step goes on after the end"
+            assert not self.armed, "a timer is armed after the end"
+        if self.auditor is not None:
+            self.auditor.compare(run)
         again = self.replayed()
         assert dump(again) == dump(run)
         for known in (again, run):

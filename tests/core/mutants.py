@@ -1,0 +1,305 @@
+"""Bugs to plant in the core, and the hunt that has to find each of them.
+
+    python -m tests.core.mutants [name ...]
+
+plants each bug (or those named) in a process of its own and prints how it was found. A bug is a
+change of the source text; one whose text is no longer there is reported as `gone`.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 40
+"""Seconds after which a hunt is given up."""
+
+
+class Bug(NamedTuple):
+    """In `module`, `old` becomes `new`."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+BUGS = (
+    # What every engine of this kind gets wrong sooner or later.
+    Bug(
+        "a stale attempt is taken for the current one",
+        "pipeline.core.decide",
+        "state.phase is RUNNING and state.attempt == event.attempt:",
+        "state.phase is RUNNING:",
+    ),
+    Bug(
+        "a dependency is forgotten",
+        "permaflow.plan",
+        "            for other in mentions(node.when):",
+        "            for other in mentions(node.when)[:2]:",
+    ),
+    Bug(
+        "one attempt too many",
+        "pipeline.core.decide",
+        "state.retries < retry.max_retries",
+        "state.retries <= retry.max_retries",
+    ),
+    Bug(
+        "a join fires twice",
+        "pipeline.core.decide",
+        "(state.outcome is not None or state.phase is not None)",
+        "state.phase is not None",
+    ),
+    Bug(
+        "a skip is not propagated",
+        "pipeline.core.decide",
+        "            self.write(Skipped(scope.id, name))\n            self._ended(scope, name)",
+        "            self.write(Skipped(scope.id, name))",
+    ),
+    # Failures and retries.
+    Bug(
+        "retries are not reset by a jump",
+        "pipeline.core.fold",
+        "        state.retries = 0\n",
+        "",
+    ),
+    Bug(
+        "an attempt number is used again after a jump",
+        "pipeline.core.fold",
+        "        state.retries = 0\n",
+        "        state.retries = state.attempt = 0\n",
+    ),
+    Bug(
+        "being put off uses up a retry",
+        "pipeline.core.fold",
+        "def _parked(run: Run, entry: Parked) -> None:\n",
+        "def _parked(run: Run, entry: Parked) -> None:\n"
+        "    run.scopes[entry.scope].node(entry.node).retries += 1\n",
+    ),
+    Bug(
+        "a timeout is not told apart from a failure",
+        "pipeline.core.fold",
+        "Outcome.TIMED_OUT if entry.timed_out else Outcome.FAILED",
+        "Outcome.FAILED",
+    ),
+    Bug(
+        "a timeout is no failure for the end of a run",
+        "pipeline.core.decide",
+        "s.outcome in FAILURES",
+        "s.outcome is Outcome.FAILED",
+    ),
+    Bug("one jump too many", "pipeline.core.decide", ".visits >= limit", ".visits > limit"),
+    Bug(
+        "a step that is open again keeps its old output",
+        "pipeline.core.fold",
+        "        scope.steps.pop(name, None)\n",
+        "",
+    ),
+    # Joins.
+    Bug(
+        "a join of all does not wait for all",
+        "pipeline.core.truth",
+        "    if None in values:\n        return None\n",
+        "    if None in values and True not in values:\n        return None\n",
+    ),
+    Bug(
+        "n of m gives up one too early",
+        "pipeline.core.truth",
+        "len(values) - values.count(False) < count",
+        "len(values) - values.count(False) <= count",
+    ),
+    Bug(
+        "a loser is not cancelled",
+        "pipeline.core.decide",
+        "for loser in node.cancels:",
+        "for loser in node.cancels[1:]:",
+    ),
+    Bug(
+        "a loser is not stopped",
+        "pipeline.core.fold",
+        "            run.dropped_steps.append((scope.id, name, state.attempt))",
+        "            pass",
+    ),
+    # Timers and the end.
+    Bug(
+        "the timer of a dropped retry is not cleared",
+        "pipeline.core.fold",
+        "    elif state.phase is RETRYING:\n"
+        '        _disarm(run, timer_key("retry", scope.id, name, state.attempt))\n',
+        "",
+    ),
+    Bug(
+        "the end leaves steps behind",
+        "pipeline.core.fold",
+        "    _drop_nodes(run, run.root)\n",
+        "",
+    ),
+    Bug(
+        "one step too many",
+        "pipeline.core.decide",
+        "self.run.steps_used < limit",
+        "self.run.steps_used <= limit",
+    ),
+    Bug(
+        "every exit has to succeed",
+        "pipeline.core.decide",
+        "Outcome.SUCCESS in ends",
+        "set(ends) == {Outcome.SUCCESS}",
+    ),
+    # Loops.
+    Bug(
+        "an output lands in the wrong slot",
+        "pipeline.core.fold",
+        "loop.outputs[scope.index] = output",
+        "loop.outputs[loop.done - 1] = output",
+    ),
+    Bug(
+        "a loop that moved on is forgotten",
+        "pipeline.core.fold",
+        "    run.touched.append((outer, scope.loop))",
+        "    if scope.index:\n        run.touched.append((outer, scope.loop))",
+    ),
+    Bug(
+        "one iteration too many is open",
+        "pipeline.core.loops",
+        "parallel - len(loop.open)",
+        "parallel + 1 - len(loop.open)",
+    ),
+    Bug(
+        "steps of a dropped iteration go on",
+        "pipeline.core.fold",
+        "            _drop_nodes(run, inner)\n",
+        "",
+    ),
+    Bug(
+        "an iteration that has closed is looked at again",
+        "pipeline.core.fold",
+        "    del run.scopes[scope.id]\n    loop.done",
+        "    loop.done",
+    ),
+    # Taking over.
+    Bug(
+        "who takes a run over renders what is out anew",
+        "pipeline.core.decide",
+        "        state.config,\n",
+        "        None,\n",
+    ),
+    Bug(
+        "who takes a run over loses what is out",
+        "pipeline.core.replay",
+        "                _render(run, entry)\n",
+        "                pass\n",
+    ),
+    Bug(
+        "a timer that is not known is taken for an old one",
+        "pipeline.core.decide",
+        "            self.unknown += 1\n            self.effects.append(ClearTimer(key))",
+        "            self.stale += 1\n            self.effects.append(ClearTimer(key))",
+    ),
+)
+
+
+class Planted(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
+    """Finds and loads one module with a bug in it."""
+
+    def __init__(self, bug: Bug) -> None:
+        self.bug = bug
+        path = ROOT / f"{bug.module.replace('.', '/')}.py"
+        super().__init__(bug.module, str(path))
+        self.text = path.read_text(encoding="utf-8")
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.bug.module:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.text.replace(self.bug.old, self.bug.new), self.path, "exec")
+
+
+def hunt(count: int = 1_500) -> None:
+    """Fails if anything is wrong with runs: as soon as one of `count` of them goes wrong."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+
+    from pipeline.core.events import Woken
+    from tests.core import test_properties as properties
+    from tests.core.plans import cases, schedules
+    from tests.core.world import World
+
+    quick = settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+    @quick
+    @given(cases(), schedules, st.lists(st.integers(0, 999), min_size=1, max_size=9), st.booleans())
+    def goes_well(case: properties.Case, schedule: list[int], noise: list[int], slow: bool) -> None:
+        world = World(*case)
+        world.tell(Woken())
+        for turn in range(400):
+            world.check()
+            properties.changes_nothing(world, properties.nuisance(world, noise[turn % len(noise)]))
+            if world.run.finished:
+                return
+            properties.stale_states_know_it(world, 1)
+            choices = world.next_events(slow=slow)
+            assert choices, "stuck"
+            world.tell(choices[schedule[turn] % len(choices) if turn < len(schedule) else 0])
+        raise AssertionError("no end")
+
+    goes_well()
+
+
+def outcome_of(bug: Bug) -> str:
+    """How a bug was found, in a process of its own: the last line of what was raised."""
+    planted = Planted(bug)
+    if planted.text.count(bug.old) != 1:
+        return "gone"
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE)
+        sys.meta_path.insert(0, planted)
+        try:
+            hunt()
+            found = "survived"
+        except BaseException as error:
+            found = traceback.format_exception_only(error)[0].strip().splitlines()[0][:200]
+        os.write(writable, found.encode())
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as answer:
+        found = answer.read().decode()
+    os.waitpid(child, 0)
+    return found or "survived: no end"
+
+
+def main(names: Sequence[str]) -> None:
+    import hypothesis.strategies  # noqa: F401 - once, before the processes part
+
+    for bug in BUGS:
+        if not names or bug.name in names:
+            print(json.dumps([bug.name, outcome_of(bug)]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
