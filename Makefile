@@ -17,7 +17,7 @@ help: ## Show this list
 
 install: $(STAMP) ## Make .venv with every pinned dependency and Permaflow itself, in place
 
-demo: $(STAMP) ## Start everything on this machine, run a few workflows, show what happened, stop
+demo: $(STAMP) ## Start everything, let a shop take orders and watch workflows answer, until Ctrl-C (ARGS="--seconds 20")
 	$(BIN)/permaflow demo $(ARGS)
 
 up: $(STAMP) ## Start everything on this machine and keep it running until Ctrl-C
