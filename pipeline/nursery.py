@@ -10,7 +10,8 @@ is replaced in milliseconds. The parent talks to it over a socket, one JSON obje
     {"failed": "runner", "pid": 1234, "error": "…"} child → parent
     {"ended": 1234, "status": -9}                   nursery → parent
 
-On Linux the kernel ends the nursery with its parent, and the children with the nursery.
+On Linux the kernel ends the nursery with its parent, and the children with the nursery; elsewhere
+each looks once a second whether its parent is still there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -221,5 +224,13 @@ def _say(channel: socket.socket, message: Message) -> None:
 def _die_with_parent(number: signal.Signals, parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    else:
+        threading.Thread(target=_watch_parent, args=(number, parent), daemon=True).start()
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _watch_parent(number: signal.Signals, parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), number)

@@ -74,7 +74,7 @@ class Permaflow:
                 process.communicate()
 
     @contextlib.contextmanager
-    def up(self, *arguments: object) -> Iterator[Up]:
+    def up(self, *arguments: object, **more: str) -> Iterator[Up]:
         """`permaflow up`, ready; stopped in order at the end."""
         log = self.data_dir.with_suffix(".log")
         with (
@@ -82,7 +82,7 @@ class Permaflow:
             subprocess.Popen(
                 [COMMAND, "up", "--json", "--port", "0", *map(str, arguments)],
                 cwd=self.data_dir.parent,
-                env=environment(self.data_dir),
+                env=environment(self.data_dir, **more),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

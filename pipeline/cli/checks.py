@@ -164,7 +164,10 @@ async def postgres(settings: Settings) -> AsyncIterator[Line]:
 def _slot(slot: Slot) -> Line:
     said = f"replication slot {slot.name}: {slot.lag_bytes / 1e6:.1f} MB behind"
     if slot.wal_status in ("lost", "unreserved"):
-        advice = f"Its changes are being lost. Drop it, then reread: slot {slot.name}."
+        advice = (
+            "Its reader misses changes. Drop it with pg_drop_replication_slot, start ingest anew, "
+            "and look at what changed meanwhile; a larger max_slot_wal_keep_size prevents it."
+        )
         return Line("postgres", FAIL, f"{said}, {slot.wal_status}", advice)
     if slot.lag_bytes > _LONG_LAG:
         return Line("postgres", WARN, said, "Is `permaflow serve ingest` running and keeping up?")

@@ -134,3 +134,20 @@ def test_a_vertex_that_is_killed_is_replaced_and_work_goes_on(running: Up) -> No
         os.kill(pid, signal.SIGKILL)
         assert gone(pid)
     assert said(permaflow, "survivor", "still here") == "still here"
+
+
+def test_servers_of_your_own_are_used_and_none_is_started(
+    permaflow: Permaflow, running: Up
+) -> None:
+    """Two of them on the same servers share the work."""
+    urls = {f"PERMAFLOW_{name.upper()}": url for name, url in running.facts["urls"].items()}
+    with permaflow.up(**urls) as other:
+        assert other.facts["servers"] == {}
+        assert other.facts["urls"] == running.facts["urls"]
+        apply(permaflow, "shared")
+        assert said(permaflow, "shared", "there") == "there"
+        assert "shared" in [each["name"] for each in running.permaflow.json("workflow", "list")]
+        refused = permaflow("up", "--port", "0", **urls)
+        assert f"is in use by process {other.process.pid}" in refused.stderr
+    assert other.process.returncode == 0
+    assert not any(gone(pid, 0) for pid in running.facts["servers"].values())
