@@ -25,6 +25,7 @@ from permaflow.task import (
     Verdict,
 )
 from pipeline import telemetry
+from pipeline.carrying import details, readable
 from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
@@ -88,14 +89,16 @@ def _result(dispatch: Dispatch, verdict: Verdict) -> Result:
     key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
     match verdict:
         case Done(output=output, port=port):
-            return StepDone(*key, output, port)
-        case Retry(message=message, code=code, after=after, details=details):
+            return StepDone(*key, output, readable(port) if port is not None else None)
+        case Retry(message=message, code=code, after=after, details=told):
             wait = after.total_seconds() if after is not None else None
-            return StepFailed(*key, code, message, True, False, wait, details)
-        case Reject(message=message, code=code, details=details):
-            return StepFailed(*key, code, message, False, False, None, details)
+            text = readable(message)
+            return StepFailed(*key, readable(code), text, True, False, wait, details(told))
+        case Reject(message=message, code=code, details=told):
+            text = readable(message)
+            return StepFailed(*key, readable(code), text, False, False, None, details(told))
         case Park(reason=reason, after=after):
-            return StepParked(*key, after.total_seconds(), reason)
+            return StepParked(*key, after.total_seconds(), readable(reason))
 
 
 def failed(
@@ -107,7 +110,7 @@ def failed(
         dispatch.node,
         dispatch.attempt,
         code,
-        message,
+        readable(message),
         retryable,
         timed_out,
     )

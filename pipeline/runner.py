@@ -34,6 +34,7 @@ from pipeline import telemetry
 from pipeline.attempt import Result, Services, attempt, failed
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
+from pipeline.carrying import fault_of
 from pipeline.ids import new_id
 from pipeline.settings import Settings
 from pipeline.telemetry import log
@@ -274,16 +275,16 @@ class Runner:
         """The result with a large output put into the store, or refused."""
         if not isinstance(result, StepDone) or result.output is None:
             return result
-        try:
-            raw = encode(result.output)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            return _refused(result, "bad_output", f"The output is not JSON: {error}.")
-        if len(raw) <= self._settings.inline_bytes:
+        fault = fault_of(result.output)
+        if fault is not None:
+            return _refused(result, "bad_output", f"The output cannot be carried: {fault}")
+        limit = self._settings.max_output_bytes
+        raw = encode(result.output)
+        if len(raw) <= min(self._settings.inline_bytes, limit):
             return msgspec.structs.replace(result, output=msgspec.Raw(raw))
         body = _encode_json(result.output)
-        if len(body) > self._settings.max_output_bytes:
-            limit = self._settings.max_output_bytes
-            text = f"The output has {len(body)} bytes; at most {limit} are allowed."
+        if len(body) > limit:
+            text = f"The output has {len(body):,} bytes; at most {limit:,} are allowed."
             return _refused(result, "limit_exceeded", text)
         ref = new_id()
         await self._store.put_payload(ref, UUID(org), result.run_id, body)
