@@ -141,9 +141,7 @@ class _Turn:
             case AttemptParked():
                 if state := self._current(event):
                     key = timer_key("retry", event.scope, event.node, state.attempt)
-                    self.write(
-                        Parked(event.scope, event.node, event.attempt, event.after, event.reason)
-                    )
+                    self.write(Parked(*event))
                     self.effects.append(SetTimer(key, event.after))
             case TimerFired(key=key):
                 self._timer(key)
@@ -178,17 +176,8 @@ class _Turn:
             if event.after is not None:
                 delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
             key = timer_key("retry", event.scope, event.node, state.attempt)
-            self.write(
-                Retrying(
-                    event.scope,
-                    event.node,
-                    event.attempt,
-                    delay,
-                    event.code,
-                    event.message,
-                    event.timed_out,
-                )
-            )
+            code, message = event.code, event.message
+            self.write(Retrying(*event[:3], delay, code, message, event.timed_out))
             self.effects.append(SetTimer(key, delay))
             return
         self._fail(
@@ -239,14 +228,14 @@ class _Turn:
         self._open(run.root)
 
     def _open(self, scope: Scope) -> None:
-        self.queue.extend((scope, name) for name in self.run.program.entries[scope.name])
+        for name in self.run.program.entries[scope.name]:
+            self.queue.append((scope, name))
 
     def _ended(self, scope: Scope | None, name: str) -> None:
         """Look at what waits for a node that has ended, if its scope is still open."""
         if scope is not None:
-            self.queue.extend(
-                (scope, follower) for follower in self.run.program.plan.followers[name]
-            )
+            for follower in self.run.program.plan.followers[name]:
+                self.queue.append((scope, follower))
 
     def _settle(self) -> None:
         """Go on until nothing more follows; then the run may be over."""
@@ -266,8 +255,9 @@ class _Turn:
                 if run.started and run.root.open == 0:
                     self._finish()
                 break
-        self.queue.clear()
-        self.loops.clear()
+        else:
+            self.queue.clear()
+            self.loops.clear()
 
     def _look(self, scope: Scope, name: str) -> None:
         """Fire or skip a node whose `when` has become known."""

@@ -227,6 +227,7 @@ def _finished(run: Run, entry: Finished) -> None:
     for key in list(run.timers):
         _disarm(run, key)
     run.touched.clear()
+    run.finished = True
     run.status = entry.status
     if entry.code:
         run.error = {"code": entry.code, "message": entry.message, "node": entry.node}
@@ -245,7 +246,8 @@ def _end(
     closes: bool = True,
 ) -> None:
     """`closes` is False for a failure that another entry follows: a jump, or the scope's end."""
-    _drop_node(run, scope, name, state)
+    if state.phase is not None:
+        _drop_node(run, scope, name, state)
     state.outcome = outcome
     state.loop = None
     scope.open -= 1

@@ -127,6 +127,7 @@ class Run:
         "dropped_steps",
         "dropped_timers",
         "error",
+        "finished",
         "id",
         "input",
         "outstanding",
@@ -149,6 +150,7 @@ class Run:
         self.trigger = trigger
         self.seq = 0
         self.started = False
+        self.finished = False
         self.status = "running"
         self.error: dict[str, Json] | None = None
         self.cancelled = False
@@ -163,15 +165,11 @@ class Run:
         self.dropped_timers: list[str] = []
         self.touched: list[tuple[Scope, str]] = []
 
-    @property
-    def finished(self) -> bool:
-        return self.status not in ("running", "waiting")
-
     def settle_status(self) -> None:
         """Waiting is when nothing is with a runner and a timer is armed; else running."""
         if not self.finished:
-            idle = not self.outstanding and any(t.kind != "run" for t in self.timers.values())
-            self.status = "waiting" if idle else "running"
+            waits = not self.outstanding and any(t.kind != "run" for t in self.timers.values())
+            self.status = "waiting" if waits else "running"
 
     def plan_node(self, name: str) -> Node:
         return self.program.plan.nodes[name]
