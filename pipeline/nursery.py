@@ -51,6 +51,11 @@ PRELOAD = (
 )
 """What vertices import; a module that is not installed is left to the vertex that wants it."""
 
+OPTIONAL = ("rich", "aiohttp")
+"""What libraries import where it is installed (structlog for coloured tracebacks, nats-py for
+websockets), and no vertex uses: half a second of a processor at every start. Tasks may import it.
+"""
+
 _LONGEST = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
@@ -152,9 +157,13 @@ def _serve(channel: socket.socket) -> None:
 def _preload() -> None:
     """Import, and set what was imported apart from garbage collection, before children share it."""
     gc.disable()
+    absent = [name for name in OPTIONAL if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     for name in PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for name in absent:
+        del sys.modules[name]
     gc.enable()
     gc.collect()
     gc.freeze()

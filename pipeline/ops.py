@@ -13,6 +13,7 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
+from pipeline.listening import open_socket as open_socket
 
 Checks = Mapping[str, Callable[[], Awaitable[str | None]]]
 """Name → a check that answers None, or what is wrong."""
@@ -30,23 +31,6 @@ class QuietServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def open_socket(host: str, port: int) -> socket.socket:
-    """A listening address: who connects now waits to be served. Port 0 picks a free one.
-
-    Raises `OSError`.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1_024)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 class Ops:

