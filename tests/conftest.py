@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fix_store",
     "tests.fix_engine",
     "tests.fix_gateway",
+    "tests.fix_site",
     "tests.fix_up",
 ]
 
