@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -50,47 +51,64 @@ class Batch:
         self.entries = 0
 
     def add(self, live: LiveRun, decision: Decision) -> None:
-        """Take in what was decided for a run, whose state is already that far."""
+        """Take in what was decided for a run, whose state is already that far.
+
+        If it raises, nothing of the run is in the batch but values that nobody refers to.
+        """
         run = live.run
         append = self.append
+        dispatches = [
+            self._dispatch(live, effect, 0)
+            for effect in decision.effects
+            if type(effect) is Dispatch
+        ]
         if decision.entries:
-            self.runs.append(live)
-            run.seq += 1
             row = [
                 self._written(live, entry) if type(entry) in _HEAVY else entry
                 for entry in decision.entries
             ]
+            encoded = _encode_row(to_row(row)).decode()
+            error = _encode_row(run.error).decode() if run.error is not None else None
+            run.seq += 1
+            self.runs.append(live)
             append.runs.append(run.id)
             append.seqs.append(run.seq)
             append.orgs.append(live.org)
-            append.entries.append(_encode_row(to_row(row)).decode())
+            append.entries.append(encoded)
             self.entries += len(row)
             self.advanced[live.org.hex].append((run.id, run.seq))
             if run.status != live.status:
-                self._status(live)
-        self.send(live, decision.effects)
+                self._status(live, error)
+        self._send(live, decision.effects, dispatches)
 
-    def send(self, live: LiveRun, effects: list[Effect], nudge: int = 0) -> None:
-        """Take in effects; `nudge` as in `Outbox.add`."""
+    def send_again(self, live: LiveRun, effects: list[Dispatch], nudge: int) -> None:
+        """Take in dispatches that are out already; `nudge` as in `Outbox.add`."""
+        self._send(live, [], [self._dispatch(live, effect, nudge) for effect in effects])
+
+    def _send(
+        self, live: LiveRun, effects: list[Effect], dispatches: list[tuple[Any, ...]]
+    ) -> None:
         run_id = live.run.id
         append = self.append
+        for dispatch in dispatches:
+            self.outbox.add(*dispatch)
+        self.dispatched += len(dispatches)
         for effect in effects:
             match effect:
-                case Dispatch():
-                    self._dispatch(live, effect, nudge)
                 case SetTimer(key=key, delay=delay, until=until):
                     append.timers.append((run_id, key, live.org, delay, until))
-                    if delay is not None and (self.soonest is None or delay < self.soonest):
+                    # Of a moment only the database knows how far away it is: look at once.
+                    delay = delay or 0.0
+                    if self.soonest is None or delay < self.soonest:
                         self.soonest = delay
                 case ClearTimer(key=key):
                     append.cleared.append((run_id, key))
                 case StopStep(scope=scope, node=node, attempt=attempt):
                     self.stopped.append((run_id, scope, node, attempt))
 
-    def _status(self, live: LiveRun) -> None:
+    def _status(self, live: LiveRun, error: str | None) -> None:
         run = live.run
         if run.finished:
-            error = _encode_row(run.error).decode() if run.error is not None else None
             self.append.finished.append((run.id, run.status, error))
             self.finished[live.org.hex].append(run.id)
         else:
@@ -105,7 +123,8 @@ class Batch:
                 entry = entry._replace(ref=str(ref))
         return dehydrate(entry)
 
-    def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> None:
+    def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> tuple[Any, ...]:
+        """What `Outbox.add` wants."""
         task_type = self._type_of(effect.type)
         timeout = effect.timeout
         if timeout is None:
@@ -116,7 +135,4 @@ class Batch:
             ref = new_id()
             self.append.payloads.append((ref, live.org, live.run.id, _encode_row(effect.config)))
             config = b"\xc0"
-        self.outbox.add(
-            live.org.hex, live.run.id, effect, config, ref, timeout, task_type.batch, nudge
-        )
-        self.dispatched += 1
+        return live.org.hex, live.run.id, effect, config, ref, timeout, task_type.batch, nudge

@@ -22,11 +22,11 @@ from pipeline import telemetry
 from pipeline.bus.port import Bus
 from pipeline.bus.subjects import TIMER, done, step_channel
 from pipeline.settings import Settings
-from pipeline.starter import post, wake
+from pipeline.starter import post
 from pipeline.store import leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
-from pipeline.wire import Cancel, Finished, StepFailed, TimerDue, encode
+from pipeline.wire import Cancel, Finished, StepFailed, TimerDue, Wake, encode
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at the timers when no doorbell rings."""
@@ -160,7 +160,7 @@ class Clock:
             silent = await self._database.run(runs.silent, after, above=above, limit=_PAGE)
             chosen = [run for run in silent if not queued or run.seconds > QUEUED_PATIENCE]
             if chosen:
-                wake(self._bus, [(run.id, run.org) for run in chosen], nudge)
+                post(self._bus, [(run.org, Wake(run.id, nudge, run.seq)) for run in chosen])
                 telemetry.NUDGES.inc(len(chosen))
                 log.info(telemetry.RUNS_NUDGED, count=len(chosen))
             if len(silent) < _PAGE:

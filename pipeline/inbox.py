@@ -24,15 +24,19 @@ class Mail:
     """What came for one run: its events, and whether what is outstanding must be sent again.
 
     `again` is set by a redelivered message: what followed from it may never have been published.
-    `nudge` is above 0 when the reconciler asks for it.
+    `nudge` is above 0 when the reconciler asks for it, who saw `seq` rows; see `wire.Wake`.
+    `woken` is set when the run is to begin, if it has not.
     """
 
-    __slots__ = ("again", "events", "nudge", "refs")
+    __slots__ = ("again", "events", "messages", "nudge", "refs", "seq", "woken")
 
     def __init__(self) -> None:
         self.events: list[wire.Event] = []
+        self.messages: list[Message] = []
         self.again = False
+        self.woken = False
         self.nudge = 0
+        self.seq = -1
         self.refs: list[UUID] = []
 
 
@@ -52,11 +56,14 @@ def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:
             if mail is None:
                 mail = mails[event.run_id] = Mail()
             mail.events.append(event)
+            mail.messages.append(message)
             if again:
                 mail.again = True
             match event:
-                case wire.Wake(nudge=nudge) if nudge > mail.nudge:
-                    mail.nudge = nudge
+                case wire.Wake(nudge=nudge, seq=seq):
+                    mail.woken = True
+                    if nudge > mail.nudge:
+                        mail.nudge, mail.seq = nudge, seq
                 case wire.StepDone(output_ref=UUID() as ref):
                     mail.refs.append(ref)
     return mails, unreadable

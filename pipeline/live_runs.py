@@ -8,20 +8,24 @@ the run is forgotten and loaded again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import msgspec
 
-from permaflow.errors import DocumentError, NotFoundError
+from permaflow.errors import DocumentError, NotFoundError, StoreError
 from permaflow.plan import Json
-from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
+from pipeline.core.entries import Entry, LoopOpened, Succeeded, UnknownEntryError, from_row
 from pipeline.core.replay import replay
 from pipeline.core.state import Run
 from pipeline.programs import Programs
 from pipeline.store.journal import Journal, StoredRun
 
 _decode = msgspec.json.Decoder().decode
+
+
+OPEN = frozenset({"pending", "running", "waiting"})
+"""The statuses of runs that can be advanced."""
 
 
 class LiveRun:
@@ -38,13 +42,28 @@ class LiveRun:
 
 
 class Unrunnable:
-    """A run that cannot be advanced: finished already, or its document does not compile here."""
+    """A run that cannot be advanced: finished already, or there is a `problem` with it.
 
-    __slots__ = ("problem", "stored")
+    `code` says which: its document does not compile here, or its journal cannot be replayed.
+    """
 
-    def __init__(self, stored: StoredRun, problem: str | None) -> None:
+    __slots__ = ("code", "problem", "stored")
+
+    def __init__(
+        self, stored: StoredRun, problem: str | None = None, code: str = "unrunnable"
+    ) -> None:
         self.stored = stored
         self.problem = problem
+        self.code = code
+
+
+class Later:
+    """A run that another process has to advance: a newer engine wrote to its journal."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
 class LiveRuns:
@@ -59,9 +78,12 @@ class LiveRuns:
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def get(self, ids: Collection[UUID]) -> dict[UUID, LiveRun | Unrunnable]:
-        """The runs among `ids` that exist. Those loaded just now have `fresh` set."""
-        found: dict[UUID, LiveRun | Unrunnable] = {}
+    async def get(self, ids: Collection[UUID]) -> dict[UUID, LiveRun | Unrunnable | Later]:
+        """The runs among `ids` that exist. Those loaded just now have `fresh` set.
+
+        One that cannot be read does not keep the others from being so. Raises `StoreError`.
+        """
+        found: dict[UUID, LiveRun | Unrunnable | Later] = {}
         missing: list[UUID] = []
         for run_id in ids:
             live = self._kept.get(run_id)
@@ -85,21 +107,34 @@ class LiveRuns:
     def forget(self, run_id: UUID) -> None:
         self._kept.pop(run_id, None)
 
-    def forget_all(self, keep: Iterable[UUID] = ()) -> None:
-        """Forget every run but these."""
-        kept = {run_id: self._kept[run_id] for run_id in keep if run_id in self._kept}
-        self._kept = OrderedDict(kept)
+    def forget_older(self, run_id: UUID, seq: int) -> None:
+        """Forget a state that is known to be older than the store's, which has so many rows."""
+        live = self._kept.get(run_id)
+        if live is not None and live.run.seq < seq:
+            del self._kept[run_id]
 
-    def ids(self) -> list[UUID]:
-        return list(self._kept)
+    def forget_all(self, besides: Callable[[UUID], bool]) -> None:
+        """Forget every run but those that `besides` speaks for."""
+        for run_id in [run_id for run_id in self._kept if not besides(run_id)]:
+            del self._kept[run_id]
 
-    async def _revive(self, stored: StoredRun) -> LiveRun | Unrunnable:
-        if stored.status not in ("running", "waiting", "pending"):
-            return Unrunnable(stored, None)
+    async def _revive(self, stored: StoredRun) -> LiveRun | Unrunnable | Later:
+        if stored.status not in OPEN:
+            return Unrunnable(stored)
         try:
-            program = await self._programs.get(stored.workflow_id, stored.version)
+            return await self._replay(stored)
         except (DocumentError, NotFoundError) as error:
             return Unrunnable(stored, str(error))
+        except (StoreError, MemoryError):
+            raise
+        except UnknownEntryError as error:
+            return Later(str(error))
+        except Exception as error:
+            problem = f"Its journal cannot be replayed: {type(error).__name__}: {error}"
+            return Unrunnable(stored, problem, "quarantined")
+
+    async def _replay(self, stored: StoredRun) -> LiveRun:
+        program = await self._programs.get(stored.workflow_id, stored.version)
         rows = [(seq, from_row(_decode(entries))) for seq, entries in stored.rows]
         values = await self._values(stored, rows)
         if stored.input_ref is not None:

@@ -10,8 +10,9 @@ delivered again makes no new entry; whatever is still outstanding in its runs is
 
     error                          answer
     message cannot be read         dead letter, term
-    another appended first         forget the runs, load, decide again, each run by itself
-    `decide` raises three times    that run is quarantined, alone
+    another appended first         forget the runs, load, decide again; then each run by itself
+    `decide` raises three times    that run is quarantined, alone; so is one that cannot be stored
+    a newer engine wrote its row   its messages come again, for a process that knows more
     store or bus away              nothing is acked; the messages come again
 """
 
@@ -25,28 +26,35 @@ from uuid import UUID
 
 import msgspec
 
-from permaflow.errors import BusError, ConflictError, PermaflowError
+from permaflow.errors import BusError, ConflictError, InputError, NotFoundError, PermaflowError
 from permaflow.task import TaskType
 from pipeline import telemetry
 from pipeline.batch import Batch
 from pipeline.bus.port import Bus, Message, Subscription
-from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live
+from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live, partition_of
 from pipeline.core.decide import decide, outstanding
-from pipeline.core.effects import Decision, Effect
+from pipeline.core.effects import Decision, Dispatch
 from pipeline.core.entries import Finished as RunFinished
 from pipeline.core.entries import to_row
 from pipeline.inbox import Mail, read, to_core
-from pipeline.live_runs import LiveRun, LiveRuns, Unrunnable
+from pipeline.live_runs import OPEN, Later, LiveRun, LiveRuns, Unrunnable
 from pipeline.members import Members
 from pipeline.programs import Programs
 from pipeline.settings import Settings
 from pipeline.store.journal import Append, Journal
 from pipeline.telemetry import log
-from pipeline.wire import Finished, Live, Stopped, encode
+from pipeline.wire import Finished, Live, Stopped, TimerDue, encode
 
 _decode = msgspec.json.Decoder().decode
 _PATIENCE = 3
+_ROUNDS = 2
+"""Attempts to advance runs together, the second one from the store."""
+
 _AGAIN = timedelta(seconds=1)
+_MUCH_LATER = timedelta(seconds=5)
+_STOPPED_AT_ONCE = 2_000
+_UNSTORABLE = (InputError, NotFoundError)
+"""What the store will not take from some run of a batch, however often it is offered."""
 
 
 class Orchestrator:
@@ -67,9 +75,9 @@ class Orchestrator:
         self._settings = settings
         self._dead_letter = dead_letter
         self._runs = LiveRuns(journal, programs, settings.cache_runs)
-        self._members = Members(bus, "orchestrator", self._members_changed)
-        self._held: frozenset[int] = frozenset()
         self._changed = asyncio.Event()
+        self._members = Members(bus, "orchestrator", self._changed.set)
+        self._held: set[int] = set()
         self._receipts: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._stopped = False
@@ -78,14 +86,14 @@ class Orchestrator:
 
     async def run(self) -> None:
         await self._members.start()
-        self._subscription = await self._bus.subscribe_many([], credit=1_024)
-        await self._take_partitions()
+        subscription = self._subscription = await self._bus.subscribe_many([], credit=1_024)
+        await self._take_partitions(subscription)
+        keeping = asyncio.create_task(self._keep_partitions(subscription))
         if self._stopped:
             await self.stop()
-        while messages := await self._subscription.batch():
-            if self._changed.is_set():
-                await self._take_partitions()
+        while messages := await subscription.batch():
             await self.handle(messages)
+        keeping.cancel()
         if self._receipts:
             await asyncio.wait(self._receipts, timeout=5)
         await self._journal.close()
@@ -97,23 +105,30 @@ class Orchestrator:
         if self._subscription is not None:
             await self._subscription.close()
 
-    def _members_changed(self) -> None:
-        self._changed.set()
-        task = asyncio.ensure_future(self._take_partitions())
-        self._receipts.add(task)
-        task.add_done_callback(self._receipts.discard)
+    async def _keep_partitions(self, subscription: Subscription) -> None:
+        """Follow the members. What cannot be taken now is taken later: nobody else will."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._take_partitions(subscription)
+            except BusError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
+                self._changed.set()
+                await asyncio.sleep(_AGAIN.total_seconds())
 
-    async def _take_partitions(self) -> None:
-        self._changed.clear()
+    async def _take_partitions(self, subscription: Subscription) -> None:
         mine = self._members.partitions()
-        if self._subscription is None or mine == self._held:
+        if mine == self._held:
             return
-        lost, won = self._held - mine, mine - self._held
-        self._held = mine
-        for partition in lost:
-            await self._subscription.remove(inbox_channel(partition))
-        for partition in won:
-            await self._subscription.add(inbox_channel(partition))
+        for partition in self._held - mine:
+            await subscription.remove(inbox_channel(partition))
+            self._held.discard(partition)
+        # What others advance from now on would only grow stale here.
+        self._runs.forget_all(besides=lambda run_id: partition_of(run_id) in mine)
+        for partition in mine - self._held:
+            await subscription.add(inbox_channel(partition))
+            self._held.add(partition)
         log.info(telemetry.PARTITIONS_CHANGED, partitions=len(mine))
 
     # --- one batch --------------------------------------------------------------------------------
@@ -130,7 +145,7 @@ class Orchestrator:
             telemetry.REDELIVERIES.labels("orchestrator").inc(again)
         good = [m for m in messages if m not in unreadable] if unreadable else messages
         try:
-            receipts = await self._advance(mails)
+            receipts, later = await self._advance(mails)
         except PermaflowError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
             for run_id in mails:
@@ -139,6 +154,10 @@ class Orchestrator:
                 message.nak(_AGAIN)
             self._release(messages)
             return
+        if later:
+            for message in later:
+                message.nak(_MUCH_LATER)
+            good = [message for message in good if message not in later]
         if receipts:
             task = asyncio.ensure_future(self._ack(receipts, good, messages))
             self._receipts.add(task)
@@ -169,33 +188,66 @@ class Orchestrator:
         if self._subscription is not None:
             self._subscription.release(len(messages))
 
-    async def _advance(self, mails: Mapping[UUID, Mail]) -> list[asyncio.Future[None]]:
-        """Decide and commit for all runs at once; what cannot go together goes alone."""
-        found = await self._runs.get(mails)
+    async def _advance(
+        self, mails: Mapping[UUID, Mail]
+    ) -> tuple[list[asyncio.Future[None]], list[Message]]:
+        """Decide and commit for all runs at once; what cannot go together goes alone.
+
+        Gives the receipts of what was published, and the messages that another process must have.
+        """
+        receipts: list[asyncio.Future[None]] = []
+        later: list[Message] = []
         values = await self._values(mails)
         leased = await self._leased(mails)
+        left = mails
+        for _ in range(_ROUNDS):
+            left = await self._advance_together(left, values, leased, receipts, later)
+            if not left:
+                break
+        for run_id, mail in left.items():
+            await self._advance_alone(run_id, mail, values, leased, receipts)
+        return receipts, later
+
+    async def _advance_together(
+        self,
+        mails: Mapping[UUID, Mail],
+        values: dict[UUID, object],
+        leased: set[tuple[UUID, str]],
+        receipts: list[asyncio.Future[None]],
+        later: list[Message],
+    ) -> dict[UUID, Mail]:
+        """One transaction for many runs. Gives those that it came to nothing for."""
+        for run_id, mail in mails.items():
+            if mail.nudge:
+                self._runs.forget_older(run_id, mail.seq)
+        found = await self._runs.get(mails)
         batch = self._new_batch()
-        alone: list[UUID] = []
+        decided: list[UUID] = []
+        again: list[UUID] = []
         for run_id, mail in mails.items():
             live_run = found.get(run_id)
-            if live_run is None:
-                telemetry.STALE_RESULTS.inc(len(mail.events))
-            elif isinstance(live_run, Unrunnable):
-                await self._unrunnable(live_run, mail)
-            elif not self._decide(batch, live_run, mail, values, leased):
-                alone.append(run_id)
-        receipts: list[asyncio.Future[None]] = []
+            if isinstance(live_run, LiveRun):
+                sound = self._decide(batch, live_run, mail, values, leased)
+                (decided if sound else again).append(run_id)
+            elif isinstance(live_run, Later):
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=live_run.reason)
+                later.extend(mail.messages)
+            elif live_run is not None and live_run.problem is not None:
+                await self._end_unrunnable(live_run)
+            else:
+                _drop(batch, run_id, mail)
         try:
             await self._commit(batch, receipts)
         except ConflictError:
             telemetry.CONFLICTS.inc()
             log.debug(telemetry.APPEND_CONFLICTED, runs=len(batch.runs))
-            alone.extend(live_run.run.id for live_run in batch.runs)
-            for live_run in batch.runs:
-                self._runs.forget(live_run.run.id)
-        for run_id in dict.fromkeys(alone):
-            receipts.extend(await self._advance_alone(run_id, mails[run_id], values, leased))
-        return receipts
+            again.extend(decided)
+        except _UNSTORABLE as error:
+            log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
+            again.extend(decided)
+        for run_id in again:
+            self._runs.forget(run_id)
+        return {run_id: mails[run_id] for run_id in again}
 
     async def _advance_alone(
         self,
@@ -203,28 +255,31 @@ class Orchestrator:
         mail: Mail,
         values: dict[UUID, object],
         leased: set[tuple[UUID, str]],
-    ) -> list[asyncio.Future[None]]:
+        receipts: list[asyncio.Future[None]],
+    ) -> None:
         """One run by itself, from the store. Conflicts are tried again; errors are counted."""
-        receipts: list[asyncio.Future[None]] = []
         crashes = 0
         for _ in range(10 * _PATIENCE):
             self._runs.forget(run_id)
             live_run = (await self._runs.get([run_id])).get(run_id)
+            if isinstance(live_run, Later):
+                raise ConflictError(live_run.reason)
             if not isinstance(live_run, LiveRun):
-                return receipts
+                return
             batch = self._new_batch()
             try:
-                if not self._decide(batch, live_run, mail, values, leased):
-                    crashes += 1
-                    if crashes >= _PATIENCE:
-                        await self._quarantine(live_run)
-                        return receipts
-                    continue
-                await self._commit(batch, receipts)
+                if self._decide(batch, live_run, mail, values, leased):
+                    await self._commit(batch, receipts)
+                    return
             except ConflictError:
                 telemetry.CONFLICTS.inc()
                 continue
-            return receipts
+            except _UNSTORABLE as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
+            crashes += 1
+            if crashes >= _PATIENCE:
+                await self._quarantine(run_id)
+                return
         raise ConflictError(f"Run {run_id} is being advanced elsewhere all the time.")
 
     def _decide(
@@ -238,16 +293,18 @@ class Orchestrator:
         """Decide for one run. False: it has to be loaded and looked at by itself."""
         run = live_run.run
         try:
-            held = set(run.outstanding.items()) if mail.again or mail.nudge else set()
+            nudged = mail.nudge and mail.seq in (-1, run.seq)
+            held = set(run.outstanding.items()) if mail.again or nudged else set()
+            repeated = mail.woken and run.started
             decision = decide(run, to_core(mail.events, values), random.random())
             if decision.unknown and not live_run.fresh:
                 return False
             telemetry_stale(decision)
             batch.add(live_run, decision)
-            if held:
-                batch.send(live_run, self._still_out(live_run, held, leased), mail.nudge)
-        except PermaflowError:
-            raise
+            # What was delivered before and came to nothing then has its consequences just now.
+            repeated = repeated or bool(decision.stale or decision.unknown)
+            if held and (nudged or repeated):
+                batch.send_again(live_run, self._still_out(live_run, held, leased), mail.nudge)
         except Exception as error:
             log.exception(telemetry.BATCH_FAILED, vertex="orchestrator", error=repr(error))
             return False
@@ -263,7 +320,7 @@ class Orchestrator:
         live_run: LiveRun,
         held: set[tuple[tuple[str, str], int]],
         leased: set[tuple[UUID, str]],
-    ) -> list[Effect]:
+    ) -> list[Dispatch]:
         """The dispatches that were out before this batch and still are, held by no runner."""
         run = live_run.run
         return [
@@ -278,13 +335,16 @@ class Orchestrator:
             await self._journal.commit(batch.append)
         send, ring = self._bus.send, self._bus.ring
         for subject, data, key in batch.outbox.messages():
-            receipts.append(send(subject, data, key))
+            try:
+                receipts.append(send(subject, data, key))
+            except BusError as error:  # this one never goes; what goes with it must not stay
+                log.error(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
         for org, run_ids in batch.finished.items():
             receipts.append(send(done(org), encode(Finished(org, run_ids))))
         for org, runs in batch.advanced.items():
             ring(live(org), encode(Live(runs)))
-        if batch.stopped:
-            ring(CANCEL, encode(Stopped(batch.stopped)))
+        for first in range(0, len(batch.stopped), _STOPPED_AT_ONCE):
+            ring(CANCEL, encode(Stopped(batch.stopped[first : first + _STOPPED_AT_ONCE])))
         if batch.soonest is not None:
             ring(TIMER, str(batch.soonest).encode())
         telemetry.ENTRIES_APPENDED.inc(batch.entries)
@@ -320,22 +380,21 @@ class Orchestrator:
 
     # --- runs that cannot go on -------------------------------------------------------------------
 
-    async def _unrunnable(self, run: Unrunnable, mail: Mail) -> None:
-        if run.problem is None:
-            telemetry.STALE_RESULTS.inc(len(mail.events))
-            return
-        log.error(telemetry.RUN_UNRUNNABLE, run_id=str(run.stored.id), problem=run.problem)
-        seq = max((seq for seq, _ in run.stored.rows), default=0) + 1
-        await self._end(run.stored.id, run.stored.org, seq, "unrunnable", run.problem)
+    async def _end_unrunnable(self, run: Unrunnable) -> None:
+        stored = run.stored
+        log.error(telemetry.RUN_UNRUNNABLE, run_id=str(stored.id), problem=run.problem)
+        seq = max((seq for seq, _ in stored.rows), default=0) + 1
+        await self._end(stored.id, stored.org, seq, run.code, run.problem or "")
 
-    async def _quarantine(self, live_run: LiveRun) -> None:
-        run = live_run.run
-        stored = await self._journal.load([run.id])
-        seq = max((seq for seq, _ in stored[0].rows), default=0) + 1
+    async def _quarantine(self, run_id: UUID) -> None:
         message = "The engine failed three times on this run and put it aside. This is a bug."
-        log.error(telemetry.RUN_QUARANTINED, run_id=str(run.id), error=message)
-        await self._end(run.id, live_run.org, seq, "quarantined", message)
-        self._runs.forget(run.id)
+        log.error(telemetry.RUN_QUARANTINED, run_id=str(run_id), error=message)
+        for stored in await self._journal.load([run_id]):
+            if stored.status not in OPEN:
+                continue
+            seq = max((seq for seq, _ in stored.rows), default=0) + 1
+            await self._end(run_id, stored.org, seq, "quarantined", message)
+        self._runs.forget(run_id)
 
     async def _end(self, run_id: UUID, org: UUID, seq: int, code: str, message: str) -> None:
         """End a run from outside the core: it is too broken, or too new, to be decided about."""
@@ -350,6 +409,14 @@ class Orchestrator:
         )
         await self._journal.commit(append)
         await self._bus.send(done(org.hex), encode(Finished(org.hex, [run_id])))
+
+
+def _drop(batch: Batch, run_id: UUID, mail: Mail) -> None:
+    """Events of a run that has ended, or is gone with its history: its timers end with it."""
+    telemetry.STALE_RESULTS.inc(len(mail.events))
+    batch.append.cleared.extend(
+        (run_id, event.key) for event in mail.events if isinstance(event, TimerDue)
+    )
 
 
 def telemetry_stale(decision: Decision) -> None:

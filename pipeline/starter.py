@@ -19,9 +19,9 @@ from pipeline.telemetry import log
 from pipeline.wire import Cancel, Event, Inbox, Wake, encode
 
 
-def wake(bus: Bus, runs: Sequence[tuple[UUID, UUID]], nudge: int = 0) -> None:
+def wake(bus: Bus, runs: Sequence[tuple[UUID, UUID]]) -> None:
     """Tell the orchestrators of `(run, org)`s. Does not wait, and does not fail."""
-    post(bus, [(org, Wake(run_id, nudge)) for run_id, org in runs])
+    post(bus, [(org, Wake(run_id)) for run_id, org in runs])
 
 
 def cancel(bus: Bus, run_id: UUID, org: UUID, by: str, reason: str) -> None:

@@ -83,11 +83,13 @@ class Wake(msgspec.Struct, array_like=True, frozen=True, tag="W", gc=False):
     """Look at this run: it was started, or it has been silent for too long.
 
     `nudge` is above 0 when outstanding dispatches are to be published again; it makes their keys
-    new, so that de-duplication does not swallow them.
+    new, so that de-duplication does not swallow them. `seq` is the last row of the journal that the
+    sender saw, -1 if it did not look: a run that has gone on since needs no nudge.
     """
 
     run_id: UUID
     nudge: int = 0
+    seq: int = -1
 
 
 class TimerDue(msgspec.Struct, array_like=True, frozen=True, tag="T", gc=False):

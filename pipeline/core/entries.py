@@ -193,11 +193,18 @@ TAGS: dict[type[Any], str] = {
 _TYPES: dict[str, type[Any]] = {tag: kind for kind, tag in TAGS.items()}
 
 
+class UnknownEntryError(KeyError):
+    """A newer engine wrote this: the tag is unknown here, or it has more fields."""
+
+
 def to_row(entries: Iterable[Entry]) -> list[tuple[Any, ...]]:
     """The arrays of a journal row."""
     return [(TAGS[type(entry)], *entry) for entry in entries]
 
 
 def from_row(row: Iterable[Sequence[Any]]) -> list[Entry]:
-    """The entries of a journal row. An unknown tag raises `KeyError`: a newer engine wrote it."""
-    return [_TYPES[array[0]](*array[1:]) for array in row]
+    """The entries of a journal row. Raises `UnknownEntryError`."""
+    try:
+        return [_TYPES[array[0]](*array[1:]) for array in row]
+    except (KeyError, TypeError) as error:
+        raise UnknownEntryError(f"This engine does not know what it reads: {error}") from error

@@ -63,7 +63,7 @@ class Append:
     payloads: list[tuple[UUID, UUID, UUID, bytes]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.cleared)
+        return bool(self.runs or self.cleared or self.payloads)
 
     @property
     def rows_only(self) -> bool:
@@ -106,7 +106,7 @@ class Journal:
         return connection
 
     async def load(self, ids: Sequence[UUID]) -> list[StoredRun]:
-        """The runs that exist among `ids`, with their whole journals."""
+        """The runs that exist among `ids`, with their whole journals if they are open."""
         connection = await self._open()
         wanted = list(ids)
         with store_errors():
