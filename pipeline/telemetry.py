@@ -38,6 +38,24 @@ VERTEX_STOPPED = event("vertex.stopped", "info", "A process of a vertex drained.
 VERTEX_FAILED = event(
     "vertex.failed", "error", "A process of a vertex cannot go on.", "vertex", "error"
 )
+VERTEX_ENDED = event(
+    "vertex.ended",
+    "warning",
+    "A process of a vertex ended by itself; another takes its place.",
+    "vertex",
+    "status",
+    "error",
+)
+SERVER_ENDED = event(
+    "server.ended", "warning", "An embedded server ended by itself; it is started again.", "server"
+)
+SERVER_FAILED = event(
+    "server.failed",
+    "error",
+    "An embedded server cannot be started again; it is tried again.",
+    "server",
+    "error",
+)
 RUN_STARTED = event(
     "run.started", "debug", "A run was committed.", "run_id", "workflow_id", "source"
 )

@@ -5,7 +5,7 @@
     nursery (imports) ──────────────────────────┐
     PostgreSQL, NATS, Kafka, Valkey ─► migrate ─┴─► one process a vertex ─► ready
 
-A process that ends is started again, with growing pauses if it keeps ending; so is a server.
+A process that ends is started again; so is a server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import base64
 import contextlib
 import os
 import secrets
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -30,23 +29,10 @@ from pipeline.embedded.lock import DirectoryLock
 from pipeline.embedded.stack import Stack
 from pipeline.listening import open_socket
 from pipeline.nursery import Nursery
+from pipeline.processes import Process, Processes
 from pipeline.settings import Settings
 
 VERTICES = ("orchestrator", "runner", "ingest", "completion", "clock", "gateway")
-
-READY_WITHIN = 30.0
-STOP_WITHIN = 12.0
-_CALM = 10.0
-
-
-@dataclass(slots=True)
-class Process:
-    """One process of a vertex. `port` is its ops port, 0 until it is ready."""
-
-    vertex: str
-    pid: int
-    born_at: float
-    port: int = 0
 
 
 @dataclass(slots=True)
@@ -66,14 +52,8 @@ class Up:
 
     def __init__(self, settings: Settings, nursery: Nursery, started_at: float) -> None:
         self._started = started_at
-        self._nursery = nursery
         self._settings = settings
-        self._processes: dict[int, Process] = {}
-        self._deaths: dict[str, int] = {}
-        self._failure: str | None = None
-        self._env: dict[str, str] = {}
-        self._stopping = False
-        self._changed = asyncio.Event()
+        self._processes = Processes(nursery)
 
     async def run(
         self,
@@ -87,8 +67,7 @@ class Up:
         It may be stopped at any moment, also while it starts. Raises `ServerError` with a sentence
         when something cannot be started.
         """
-        self._nursery.attach()
-        listening = asyncio.create_task(self._listen())
+        self._processes.listen()
         working = asyncio.create_task(self._run(ready, prepare))
         stopping = asyncio.create_task(stopped.wait())
         try:
@@ -98,8 +77,7 @@ class Up:
                 await working
         finally:
             stopping.cancel()
-            listening.cancel()
-            self._nursery.close()
+            self._processes.close()
 
     async def _run(
         self,
@@ -121,19 +99,24 @@ class Up:
                 _hold(settings.data_dir, held)
             await held.enter_async_context(stack)
             held.callback(endpoints.remove, stack.data_dir)
-            held.push_async_callback(self._stop)
+            held.push_async_callback(self._processes.stop)
             env = await self._environment(stack.data_dir, _urls(stack))
             if prepare is not None:
                 await prepare(env)
-            self._env = env
-            for vertex in VERTICES:
-                self._nursery.spawn(vertex, env)
-            await self._until_ready()
+            self._processes.start(VERTICES, env)
+            await self._processes.until_ready(VERTICES)
             running = self._running(env, stack.pids)
             endpoints.write(stack.data_dir, self._endpoints(running))
             if ready is not None:
                 ready(running)
-            await self._keep_servers(stack)
+            from pipeline import telemetry  # not earlier: it takes a while
+
+            telemetry.configure(settings.log_level, settings.log_format)
+            keeping = asyncio.create_task(_keep_servers(stack))
+            try:
+                await self._processes.watch()
+            finally:
+                keeping.cancel()
 
     def _check_port(self) -> None:
         """A sentence now is better than a gateway that ends in half a minute."""
@@ -172,7 +155,7 @@ class Up:
             env["PERMAFLOW_API_KEY"],
             time.monotonic() - self._started,
             pids,
-            self._processes,
+            self._processes.alive,
         )
 
     async def _environment(self, data_dir: Path, urls: dict[str, str]) -> dict[str, str]:
@@ -202,87 +185,21 @@ class Up:
         }
         return {**given, "PERMAFLOW_CDC_TABLES": self._settings.cdc_tables or "auto"}
 
-    # --- processes --------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
-        while (message := await self._nursery.message()) is not None:
-            match message:
-                case {"born": str(vertex), "pid": int(pid)}:
-                    self._processes[pid] = Process(vertex, pid, time.monotonic())
-                    if self._stopping:
-                        self._terminate(pid)
-                case {"ready": str(), "pid": int(pid), "port": int(port)}:
-                    if pid in self._processes:
-                        self._processes[pid].port = port
-                case {"failed": str(vertex), "error": str(error)}:
-                    self._failure = f"{vertex}: {error}"
-                case {"ended": int(pid)}:
-                    self._ended(pid)
-            self._changed.set()
-        self._failure = "The nursery of processes ended."
-        self._changed.set()
+async def _keep_servers(stack: Stack) -> None:
+    """Bring back a server that ended by itself."""
+    from pipeline import telemetry
 
-    def _ended(self, pid: int) -> None:
-        process = self._processes.pop(pid, None)
-        if process is None or self._stopping or not self._env:
-            return
-        lived = time.monotonic() - process.born_at
-        deaths = self._deaths[process.vertex] = (
-            0 if lived > _CALM else self._deaths.get(process.vertex, 0) + 1
-        )
-        pause = 0.0 if deaths <= 1 else min(5.0, 0.1 * 2**deaths)
-        asyncio.get_running_loop().call_later(pause, self._respawn, process.vertex)
-
-    def _respawn(self, vertex: str) -> None:
-        if not self._stopping:
-            self._nursery.spawn(vertex, self._env)
-
-    async def _until_ready(self) -> None:
-        deadline = time.monotonic() + READY_WITHIN
-        while True:
-            ready = {p.vertex for p in self._processes.values() if p.port}
-            if ready.issuperset(VERTICES):
-                return
-            if self._failure is not None:
-                raise ServerError(self._failure)
-            self._changed.clear()
+    while True:
+        server = await stack.first_exit()
+        telemetry.log.warning(telemetry.SERVER_ENDED, server=server.name)
+        for pause in (0.0, 0.2, 1.0, 2.0, 5.0):
+            await asyncio.sleep(pause)
             try:
-                await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                missing = ", ".join(v for v in VERTICES if v not in ready)
-                raise ServerError(
-                    f"Not ready after {READY_WITHIN:g} s: {missing}. See the log above."
-                ) from None
-
-    async def _keep_servers(self, stack: Stack) -> None:
-        """Bring back a server that ended by itself."""
-        while True:
-            server = await stack.first_exit()
-            for pause in (0.0, 0.2, 1.0, 2.0, 5.0):
-                await asyncio.sleep(pause)
-                try:
-                    await server.restart()
-                    break
-                except PermaflowError:
-                    continue
-
-    def _terminate(self, pid: int) -> None:
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            self._processes.pop(pid, None)
-
-    async def _stop(self) -> None:
-        self._stopping = True
-        for pid in list(self._processes):
-            self._terminate(pid)
-        deadline = time.monotonic() + STOP_WITHIN
-        while self._processes and time.monotonic() < deadline:
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
-            except TimeoutError:
+                await server.restart()
                 break
+            except PermaflowError as error:
+                telemetry.log.error(telemetry.SERVER_FAILED, server=server.name, error=str(error))
 
 
 def _hold(data_dir: Path, held: AsyncExitStack) -> None:

@@ -15,7 +15,7 @@ from permaflow.errors import BusError
 from pipeline.bus.jetstream import JetStreamBus
 from pipeline.bus.subjects import PARTITIONS, done_channel, inbox_channel, step_channel
 from pipeline.demo.shop import Connection, statement
-from pipeline.up import Process
+from pipeline.processes import Process
 
 EVERY = 0.5
 """Seconds between two looks."""

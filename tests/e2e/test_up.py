@@ -151,3 +151,36 @@ def test_servers_of_your_own_are_used_and_none_is_started(
         assert f"is in use by process {other.process.pid}" in refused.stderr
     assert other.process.returncode == 0
     assert not any(gone(pid, 0) for pid in running.facts["servers"].values())
+
+
+def test_a_server_that_is_killed_is_brought_back_and_without_its_nursery_it_ends(
+    permaflow: Permaflow,
+) -> None:
+    with permaflow.up() as up:
+        nursery = parent_of(up.pid("clock"))
+        apply(permaflow, "patient")
+        for server in ("nats", "postgres"):
+            os.kill(up.facts["servers"][server], signal.SIGKILL)
+            assert gone(up.facts["servers"][server])
+        data = json.dumps({"word": "back"})
+        until_it_works(permaflow, "run", "start", "patient", "--data", data, "--wait")
+
+        os.kill(nursery, signal.SIGKILL)
+        assert up.process.wait(STOPS_WITHIN) == 1
+    log = permaflow.data_dir.with_suffix(".log").read_text()
+    assert "server.ended" in log
+    assert "The process that the vertices are born from was killed" in log
+    assert all(gone(pid) for pid in processes_of(permaflow.data_dir))
+
+
+def until_it_works(permaflow: Permaflow, *arguments: object) -> None:
+    """A command that may be refused while a server starts; each try takes its time."""
+    for _ in range(30):
+        done = permaflow(*arguments, "--timeout", 60)
+        if done.returncode == 0:
+            return
+    pytest.fail(done.stderr)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
