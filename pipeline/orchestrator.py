@@ -84,6 +84,11 @@ class Orchestrator:
 
     # --- life -------------------------------------------------------------------------------------
 
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that are read now."""
+        return frozenset(self._held)
+
     async def run(self) -> None:
         await self._members.start()
         subscription = self._subscription = await self._bus.subscribe_many([], credit=1_024)
@@ -338,7 +343,7 @@ class Orchestrator:
             try:
                 receipts.append(send(subject, data, key))
             except BusError as error:  # this one never goes; what goes with it must not stay
-                log.error(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
         for org, run_ids in batch.finished.items():
             receipts.append(send(done(org), encode(Finished(org, run_ids))))
         for org, runs in batch.advanced.items():

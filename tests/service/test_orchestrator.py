@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from uuid import UUID
@@ -12,11 +12,12 @@ import orjson
 import psycopg
 import pytest
 
-from permaflow.errors import NotFoundError
+from permaflow.errors import BusUnavailableError, NotFoundError
 from permaflow.plan import Json
 from permaflow.task import TaskType
 from pipeline import builtins
 from pipeline.bus.jetstream import connect
+from pipeline.bus.port import Channel
 from pipeline.core.entries import Finished
 from pipeline.orchestrator import Orchestrator
 from pipeline.programs import Programs
@@ -44,6 +45,19 @@ DELAYED = graph(
     task("a"),
     edges=["t>pause", "pause>a"],
 )
+
+
+tried = asyncio.Event()
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():  # noqa: ASYNC110 - what others hold, and no one tells of
+        await asyncio.sleep(0.01)
+
+
+async def unreachable(_channel: Channel) -> None:
+    tried.set()
+    raise BusUnavailableError
 
 
 class Letter:
@@ -280,6 +294,22 @@ async def test_timers_of_runs_that_have_ended_are_cleared_when_they_fire(desk: D
         )
     await desk.tell(desk.orchestrator(), Letter(TimerDue(ended, "x"), TimerDue(gone, "x")))
     assert await desk.sql("select 1 from permaflow.timer") == []
+
+
+async def test_partitions_that_could_not_be_taken_are_taken_later(desk: Desk) -> None:
+    orchestrator = desk.orchestrator()
+    running = asyncio.create_task(orchestrator.run())
+    async with asyncio.timeout(15):
+        await until(lambda: len(orchestrator.held) == 16)
+        desk.bus.ring("pf.member.orchestrator", b"+another")
+        await until(lambda: len(orchestrator.held) < 16)
+        ensure, desk.bus.ensure = desk.bus.ensure, unreachable  # type: ignore[method-assign]
+        desk.bus.ring("pf.member.orchestrator", b"-another")
+        await tried.wait()
+        desk.bus.ensure = ensure  # type: ignore[method-assign]
+        await until(lambda: len(orchestrator.held) == 16)
+        await orchestrator.stop()
+        await running
 
 
 async def test_an_ended_run_is_not_ended_again(desk: Desk) -> None:
