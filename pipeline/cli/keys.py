@@ -90,6 +90,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The id, as `key list` shows it.")],
     org: OrgName = "default",
     url: Url = None,
+    json: Json = False,
 ) -> None:
     """End a key for good; gateways refuse it within five seconds.
 
@@ -99,7 +100,10 @@ def revoke(
     from pipeline.cli.client import wait_for
 
     wait_for(_revoke(database_url(url), org, key_id))
-    note(f"Key {key_id} is revoked.")
+    if json:
+        as_json({"id": key_id, "org": org, "revoked": True})
+    else:
+        note(f"Key {key_id} is revoked.")
 
 
 async def _create(url: str, slug: str, name: str, scopes: list[str]) -> tuple[ApiKey, str]:
