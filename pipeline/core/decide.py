@@ -30,7 +30,7 @@ from permaflow.plan import (
     Task,
     Trigger,
 )
-from pipeline.core.delays import read_delay
+from pipeline.core.delays import bounded, read_delay
 from pipeline.core.effects import (
     ClearTimer,
     Decision,
@@ -141,8 +141,9 @@ class _Turn:
             case AttemptParked():
                 if state := self._current(event):
                     key = timer_key("retry", event.scope, event.node, state.attempt)
-                    self.write(Parked(*event))
-                    self.effects.append(SetTimer(key, event.after))
+                    after = bounded(event.after)
+                    self.write(Parked(*event[:3], after, event.reason))
+                    self.effects.append(SetTimer(key, after))
             case TimerFired(key=key):
                 self._timer(key)
             case CancelAsked():

@@ -29,6 +29,11 @@ def read_delay(delay: Delay, node: str, context: Context) -> tuple[float | None,
     return max(0.0, float(value)), None
 
 
+def bounded(seconds: float) -> float:
+    """A wait that somebody else asked for: up to ten years, and nothing if it is no number."""
+    return min(seconds, LONGEST.total_seconds()) if seconds > 0 else 0.0
+
+
 def _moment(value: object, node: str) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None

@@ -65,6 +65,7 @@ from pipeline.core.state import NodeState, Run
 from tests.core.plans import TRIGGER_INPUT
 
 IDLE, RUNNING, PUT_OFF, DELAYED, LOOPING = "idle", "running", "put off", "delayed", "looping"
+TEN_YEARS = 3_660 * 86_400.0
 _ORDER = {False: 0, None: 1, True: 2}
 _VALUE = (False, None, True)
 
@@ -219,13 +220,16 @@ class Auditor:
             case AttemptFailed(), Retrying():
                 retry = self.plan.nodes[event.node].retry
                 longest = retry.max_delay.total_seconds()
-                assert min(event.after or 0, longest) <= entry.delay <= longest
+                asked = event.after if event.after is not None and event.after > 0 else 0.0
+                assert min(asked, longest) <= entry.delay <= longest
                 assert entry[:3] == event[:3]
             case AttemptFailed(), Failed():
                 assert entry[:5] == event[:5]
                 assert (entry.timed_out, entry.details) == (event.timed_out, event.details)
             case AttemptParked(), Parked():
-                assert entry == Parked(*event)
+                assert (*entry[:3], entry.reason) == (*event[:3], event.reason)
+                asked = event.after if event.after > 0 else 0.0
+                assert entry.delay == min(asked, TEN_YEARS)
             case TimerFired(key=key), Failed() if key.startswith("timeout"):
                 assert entry[:2] == self.timers[key]
                 assert (entry.timed_out, entry.code) == (True, "timeout")

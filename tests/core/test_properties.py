@@ -213,6 +213,30 @@ def stale_states_know_it(world: World, age: int) -> None:
     world.rows = kept
 
 
+@examples(100)
+@given(st.data(), cases(), schedules, moments)
+def test_any_event_in_any_state_gives_an_answer(
+    data: st.DataObject, case: Case, schedule: list[int], turns: int
+) -> None:
+    world = begun(case, schedule, turns)
+    scopes = st.sampled_from([*world.run.scopes, "n0[0]", "nowhere"])
+    nodes = st.sampled_from([*world.plan.nodes, "nobody"])
+    where = st.tuples(scopes, nodes, st.integers(-1, 3))
+    keys = st.sampled_from([*world.armed, "run", "", "delay", "retry\x1f\x1fn0\x1f1"])
+    anything = st.one_of(
+        where.map(lambda key: AttemptDone(*key)),
+        where.map(lambda key: AttemptFailed(*key, "broke", "")),
+        st.tuples(where, st.floats()).map(lambda pair: AttemptParked(*pair[0], pair[1])),
+        keys.map(TimerFired),
+        st.just(Woken()),
+    )
+    for event in data.draw(st.lists(anything, max_size=8)):
+        known = isinstance(event, Woken | TimerFired) or event[:3] in world.live
+        decision = world.tell(event)
+        assert known or not decision.entries
+        world.check()
+
+
 # --- the end --------------------------------------------------------------------------------------
 
 

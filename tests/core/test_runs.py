@@ -433,6 +433,23 @@ def test_a_cancelled_node_is_told_apart_from_a_skipped_one() -> None:
     assert [entry.node for entry in world.of(Skipped)] == ["after_b"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [(5.0, 5.0), (-1.0, 0.0), (math.nan, 0.0), (math.inf, 316_224_000.0), (1e300, 316_224_000.0)],
+)
+def test_nobody_is_put_off_for_longer_than_ten_years(asked: float, granted: float) -> None:
+    world = started(step("a"))
+    world.tell(AttemptParked("", "a", 1, asked))
+    assert [timer.delay for timer in world.armed.values()] == [granted]
+
+
+def test_a_wait_that_is_no_number_leaves_the_backoff_as_it_is() -> None:
+    retry = Retry(3, timedelta(seconds=2), timedelta(seconds=60), 1.0, jitter=0.0)
+    world = started(step("a", retry=retry))
+    world.tell(failed("a", after=math.nan))
+    assert [timer.delay for timer in world.armed.values()] == [2.0]
+
+
 def test_being_put_off_twice_sets_a_timer_each_time() -> None:
     world = World(plan_of(step("a")), Table({"a": [Put(3.0), Put(4.0), Done()]}))
     world.play()
