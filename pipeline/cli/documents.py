@@ -106,18 +106,23 @@ def read(path: Path) -> Document:
 
 
 def check(document: Document) -> Report:
-    """Every problem of a document, by its place in the file."""
+    """Everything that the gateway would say of a document, by its place in the file."""
     from pipeline import builtins
+    from pipeline.gateway.documents import check_document
     from pipeline.settings import load_settings
-    from specs.dialects import DIALECTS, compile_document
 
-    definition = document.definition
-    compiled = compile_document(definition, builtins.task_types(load_settings()))
-    dialect = next((each.name for each in DIALECTS if each.recognises(definition)), "")
-    findings = []
-    for problem in compiled.problems:
-        pointer = document.at + problem.pointer
-        line, column = position(document.text, pointer)
-        findings.append(Finding(line, column, Problem(pointer, problem.code, problem.message)))
+    settings = load_settings()
+    types = builtins.task_types(settings)
+    checked = check_document(document.definition, types, settings.limits)
+    findings = [
+        *(_place(document, problem, False) for problem in checked.problems),
+        *(_place(document, warning, True) for warning in checked.warnings),
+    ]
     findings.sort(key=lambda each: (each.line, each.column))
-    return Report(document.file, dialect, tuple(findings))
+    return Report(document.file, checked.dialect, tuple(findings))
+
+
+def _place(document: Document, problem: Problem, warning: bool) -> Finding:
+    pointer = document.at + problem.pointer
+    line, column = position(document.text, pointer)
+    return Finding(line, column, Problem(pointer, problem.code, problem.message), warning)

@@ -57,13 +57,8 @@ class Documents:
     async def check(self, document: Json, size: int) -> Checked:
         """Everything that can be said about a document whose text has `size` bytes."""
         if size < LARGE:
-            compiled = compile_document(document, self._types)
-        else:
-            compiled = await asyncio.to_thread(compile_document, document, self._types)
-        dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
-        problems, warnings = _look_at_triggers(document)
-        every = (*compiled.problems, *self._limits.problems(compiled), *problems)
-        return Checked(dialect, compiled, every, tuple(warnings))
+            return check_document(document, self._types, self._limits)
+        return await asyncio.to_thread(check_document, document, self._types, self._limits)
 
     async def accept(self, document: Json, size: int, pointer: str) -> Checked:
         """The same, but a document with problems is refused with all of them."""
@@ -97,6 +92,15 @@ class Documents:
         else:
             self._programs.move_to_end(key)
         return program
+
+
+def check_document(document: Json, types: TaskTypes, limits: Limits = HIGHEST_LIMITS) -> Checked:
+    """Everything that can be said about a document. Never raises."""
+    compiled = compile_document(document, types)
+    dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
+    problems, warnings = _look_at_triggers(document)
+    every = (*compiled.problems, *limits.problems(compiled), *problems)
+    return Checked(dialect, compiled, every, tuple(warnings))
 
 
 def is_signed(trigger: TriggerSpec) -> bool:

@@ -151,3 +151,19 @@ def test_what_is_no_json_is_refused_with_a_sentence(tmp_path: Path, text: str) -
     assert done.returncode == 1
     assert done.stderr.startswith(f"permaflow: {path}: ")
     assert "Traceback" not in done.stderr
+
+
+def test_what_the_gateway_would_refuse_or_warn_of_is_told_without_one(tmp_path: Path) -> None:
+    hook = {"id": "hook", "type": "trigger_webhook", "config": {}}
+    say = {"id": "say", "type": "code_function", "config": {"function_slug": "echo"}}
+    flow = {"nodes": [hook, say], "edges": [{"id": "e", "source": "hook", "target": "say"}]}
+    path = tmp_path / "hook.json"
+    path.write_text(json.dumps(flow))
+    open_to_all = run("workflow", "validate", path, cwd=tmp_path)
+    assert open_to_all.returncode == 0
+    assert ": warning: Whoever knows the address can start this workflow." in open_to_all.stdout
+
+    hook["config"] = {"verification": {"scheme": "nonsense"}}
+    path.write_text(json.dumps(flow))
+    (report,) = json.loads(run("workflow", "validate", path, "--json", cwd=tmp_path).stdout)
+    assert [each["code"] for each in report["problems"]] == ["bad_verification"]
