@@ -1,7 +1,8 @@
 """Everything at once: the engine in the test's own loop and the gateway on a port of its own.
 
 site         a running one
-sites        makes one with settings of its own: `async with sites(max_steps=10) as site: …`
+sites        makes one with settings of its own: `async with sites(max_steps=10) as site: …`; with
+             `keep_slot=True` the replication slot is left for the next one of the same `cdc_slot`
 topic        the name of a Kafka topic with one partition
 send         puts a value into it: bytes as they are, anything else as JSON
 """
@@ -9,6 +10,7 @@ send         puts a value into it: bytes as they are, anything else as JSON
 from __future__ import annotations
 
 import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -110,15 +112,26 @@ class RunningSite:
                 rows = await cursor.fetchall() if cursor.description else []
         return rows
 
+    async def published(self, table: str) -> None:
+        """Comes back when changes of the table are read."""
+        slot = self.engine.settings.cdc_slot
+        listed = f"pg_publication_tables where pubname = '{slot}' and tablename = '{table}'"
+        read = f"pg_replication_slots where slot_name = '{slot}' and active"
+        async with asyncio.timeout(WITHIN):
+            while not await self.sql(f"select 1 from {listed} and exists (select from {read})"):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.02)
+
 
 @pytest.fixture
 def sites(database_url: str, nats_url: str) -> Sites:
     @asynccontextmanager
     async def start(**flags: object) -> AsyncIterator[RunningSite]:
-        slot = f"test_{uuid.uuid4().hex[:12]}"
+        slot = str(flags.pop("cdc_slot", f"test_{uuid.uuid4().hex[:12]}"))
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(Catalog(database_url, slot, slot).drop)
-            wanted = {"cdc_slot": slot, "http_port": 0, "api_key": "", **flags}
+            if not flags.pop("keep_slot", False):
+                stack.push_async_callback(Catalog(database_url, slot, slot).drop)
+            key = base64.b64encode(bytes(range(32))).decode()
+            wanted = {"cdc_slot": slot, "http_port": 0, "encryption_keys": f"k1:{key}", **flags}
             engine = await start_engine(database_url, nats_url, stack, **wanted)
             database = await stack.enter_async_context(
                 Database(database_url, size=4, role=GATEWAY_ROLE)
