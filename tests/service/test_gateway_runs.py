@@ -349,6 +349,7 @@ async def test_a_large_output_is_given_by_reference(
     assert steps[1]["output"] == shown
     assert (await door.get(shown["$ref"])).json() == {"large": True}
     assert (await door.get(f"{RUNS}/{run_id}/values/{uuid7()}")).status_code == 404
+    assert (await door.get(f"{RUNS}/{uuid7()}/values/{ref}")).status_code == 404
 
 
 # --- ending ---

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import hmac
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from pipeline.gateway import webhooks
 from tests.fix_gateway import DEFINITIONS, RUNS, Doors, Gate, graph, save, save_active, webhook
 
 SECRET = "It's a Secret to Everybody"
@@ -234,6 +236,18 @@ async def test_a_captured_request_starts_nothing_under_a_new_id(
     assert await count(door) == 1
 
 
+async def test_two_spans_of_the_window_are_one(
+    door: httpx.AsyncClient, public: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, body = await signed_hook(door, "github"), b'{"n": 1}'
+    runs = []
+    for now in (5_999.0, 6_001.0, 9_000.0):
+        monkeypatch.setattr(webhooks, "time", SimpleNamespace(time=lambda now=now: now))
+        answer = await public.post(path, content=body, headers=github(body))
+        runs.append(answer.json()["run_id"])
+    assert runs[0] == runs[1] != runs[2]
+
+
 async def test_an_open_address_counts_every_request(
     door: httpx.AsyncClient, public: httpx.AsyncClient
 ) -> None:
@@ -261,7 +275,7 @@ async def test_a_body_is_limited_while_it_is_read(
 
     async def endless() -> Any:
         nonlocal sent
-        while True:
+        for _ in range(60):
             sent += 1_000_000
             yield b"x" * 1_000_000
 
@@ -278,6 +292,18 @@ async def test_a_schema_of_the_trigger_is_kept(
     refused = await public.post(path, json={"name": 1})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["message"] == '"id" is a required property.'
+
+
+async def test_a_saved_change_of_the_trigger_holds_at_once(
+    door: httpx.AsyncClient, public: httpx.AsyncClient
+) -> None:
+    active = await save_active(door, graph(webhook(verification="none")))
+    path = active["webhooks"][0]["path"]
+    assert (await public.post(path, json={})).status_code == 202
+    stricter = webhook(verification="none", input_schema={"required": ["id"]})
+    saved = await door.put(f"{DEFINITIONS}/{active['id']}", json={"definition": graph(stricter)})
+    assert saved.status_code == 200
+    assert (await public.post(path, json={})).status_code == 422
 
 
 async def test_slack_is_answered_when_it_asks_for_the_address(
