@@ -17,17 +17,19 @@ from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 
-_NAME = b"permaflow_append"
+_ROWS, _ROWS_AND_ENDS = b"permaflow_append", b"permaflow_append_and_finish"
 _BINARY = pq.Format.BINARY
 _OK = pq.ExecStatus.COMMAND_OK
 _UUID, _INT4, _TEXT = 2950, 23, 25
 _HEAD = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _NUMBER = struct.Struct("!ii")
+_NULL = _LENGTH.pack(-1)
 
 
 class Appender:
-    """Runs `insert … select … from unnest($1, $2, $3, $4)` on a connection of its own.
+    """Runs `insert … select … from unnest($1, $2, $3, $4)` on a connection of its own, and the same
+    with the ends of runs, `unnest($5, $6, $7)`.
 
     Not for use by several tasks at once. After any error but that of the statement itself the
     connection is closed.
@@ -47,10 +49,11 @@ class Appender:
     def closed(self) -> bool:
         return self._libpq.status != pq.ConnStatus.OK
 
-    async def prepare(self, statement: str) -> None:
-        """`statement` has `$1` to `$4`. Raises `psycopg.Error`."""
-        self._libpq.send_prepare(_NAME, statement.encode())
-        await self._sent()
+    async def prepare(self, rows: str, rows_and_ends: str) -> None:
+        """The two statements. Raises `psycopg.Error`."""
+        for name, statement in ((_ROWS, rows), (_ROWS_AND_ENDS, rows_and_ends)):
+            self._libpq.send_prepare(name, statement.encode())
+            await self._sent()
 
     async def append(
         self,
@@ -58,15 +61,23 @@ class Appender:
         seqs: Sequence[int],
         orgs: Sequence[UUID],
         entries: Sequence[bytes],
+        ended: Sequence[tuple[UUID, str, str | None]] = (),
     ) -> None:
-        """All rows or none. Raises `psycopg.Error`, a `UniqueViolation` among them."""
-        columns = (
+        """All rows and ends or nothing. Raises `psycopg.Error`, a `UniqueViolation` among them."""
+        columns = [
             _array(_UUID, [run.bytes for run in runs]),
             _numbers(seqs),
             _array(_UUID, [org.bytes for org in orgs]),
             _array(_TEXT, entries),
-        )
-        self._libpq.send_query_prepared(_NAME, columns, (_BINARY,) * 4, _BINARY)
+        ]
+        if ended:
+            columns += [
+                _array(_UUID, [run.bytes for run, _, _ in ended]),
+                _array(_TEXT, [status.encode() for _, status, _ in ended]),
+                _array(_TEXT, [error.encode() if error else None for _, _, error in ended]),
+            ]
+        name = _ROWS_AND_ENDS if ended else _ROWS
+        self._libpq.send_query_prepared(name, columns, (_BINARY,) * len(columns), _BINARY)
         await self._sent()
 
     async def close(self) -> None:
@@ -132,12 +143,15 @@ def lost() -> psycopg.OperationalError:
     return psycopg.OperationalError("the connection was lost")
 
 
-def _array(oid: int, items: Sequence[bytes]) -> bytes:
+def _array(oid: int, items: Sequence[bytes | None]) -> bytes:
     """A one-dimensional array in PostgreSQL's binary format."""
-    parts = [_HEAD.pack(1, 0, oid, len(items), 1)]
+    parts = [_HEAD.pack(1, None in items, oid, len(items), 1)]
     for item in items:
-        parts.append(_LENGTH.pack(len(item)))
-        parts.append(item)
+        if item is None:
+            parts.append(_NULL)
+        else:
+            parts.append(_LENGTH.pack(len(item)))
+            parts.append(item)
     return b"".join(parts)
 
 

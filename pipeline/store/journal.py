@@ -24,6 +24,7 @@ _LOAD_RUNS = query("journal.load_runs")
 _LOAD_ROWS = query("journal.load_rows")
 _APPEND = query("journal.append")
 _APPEND_ALONE = query("journal.append_alone")
+_APPEND_AND_FINISH = query("journal.append_and_finish")
 _FINISH = query("journal.finish_runs")
 _STATUS = query("journal.set_status")
 _SET_TIMERS = query("journal.set_timers")
@@ -66,9 +67,9 @@ class Append:
         return bool(self.runs or self.cleared or self.payloads)
 
     @property
-    def rows_only(self) -> bool:
-        """Whether one statement is the whole transaction."""
-        return not (self.finished or self.statuses or self.timers or self.cleared or self.payloads)
+    def one_statement(self) -> bool:
+        """Whether there are rows and ends alone: one statement is the whole transaction."""
+        return not (self.statuses or self.timers or self.cleared or self.payloads)
 
 
 class Journal:
@@ -86,15 +87,15 @@ class Journal:
             await self._appender.close()
 
     async def _append(self, batch: Append) -> None:
-        """The rows of a batch, when they are all of it."""
+        """The rows and ends of a batch, when they are all of it."""
         appender = self._appender
         if appender is None or appender.closed:
             if appender is not None:
                 await appender.close()
             appender = self._appender = Appender(await self._connect())
-            await appender.prepare(_APPEND_ALONE)
+            await appender.prepare(_APPEND_ALONE, _APPEND_AND_FINISH)
         entries = [row.encode() for row in batch.entries]
-        await appender.append(batch.runs, batch.seqs, batch.orgs, entries)
+        await appender.append(batch.runs, batch.seqs, batch.orgs, entries, batch.finished)
 
     async def _open(self) -> Connection:
         connection = self._connection
@@ -122,7 +123,7 @@ class Journal:
 
     async def commit(self, batch: Append) -> None:
         """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""
-        if batch.rows_only:
+        if batch.one_statement:
             with store_errors():
                 await self._append(batch)
             return

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from permaflow.errors import ConflictError, InputError, StoreUnavailableError
 from pipeline.ids import new_id
+from pipeline.store import runs
+from pipeline.store.database import Database
 from pipeline.store.journal import Append, Journal
+from tests.fix_store import start
 
 
 async def rows(url: str) -> list[tuple[object, ...]]:
@@ -24,6 +28,11 @@ async def rows(url: str) -> list[tuple[object, ...]]:
 def append(*seqs: int, entries: str = '[["started","t"]]') -> Append:
     run, org = new_id(), new_id()
     return Append([run] * len(seqs), list(seqs), [org] * len(seqs), [entries] * len(seqs))
+
+
+def rows_of(org: UUID, ids: list[UUID], seq: int = 1) -> Append:
+    count = len(ids)
+    return Append(list(ids), [seq] * count, [org] * count, ["[]"] * count)
 
 
 @pytest.fixture
@@ -56,6 +65,43 @@ async def test_a_taken_place_is_a_conflict_and_nothing_of_the_batch_is_stored(
     assert len(await rows(database_url)) == 1
     await journal.commit(append(1))
     assert len(await rows(database_url)) == 2
+
+
+async def test_rows_and_the_ends_of_their_runs_are_stored_together(
+    journal: Journal, store: Database, org: UUID, workflow: UUID
+) -> None:
+    ids = [await start(store, org, workflow) for _ in range(3)]
+    batch = rows_of(org, ids)
+    batch.finished = [(ids[0], "completed", None), (ids[2], "failed", '{"code": "ä"}')]
+    await journal.commit(batch)
+    found = [await store.run(runs.get, org, run_id) for run_id in ids]
+    assert [run.status for run in found] == ["completed", "running", "failed"]
+    assert [run.error for run in found] == [None, None, '{"code": "ä"}'.encode()]
+    assert [run.finished_at is None for run in found] == [False, True, False]
+    assert [len(await store.run(runs.journal, org, run_id)) for run_id in ids] == [1, 1, 1]
+
+
+async def test_a_conflict_ends_no_run(
+    journal: Journal, store: Database, org: UUID, workflow: UUID
+) -> None:
+    ids = [await start(store, org, workflow) for _ in range(2)]
+    await journal.commit(rows_of(org, ids[:1]))
+    batch = rows_of(org, ids)
+    batch.finished = [(ids[1], "completed", None)]
+    with pytest.raises(ConflictError):
+        await journal.commit(batch)
+    assert (await store.run(runs.get, org, ids[1])).status == "running"
+
+
+async def test_an_end_is_written_once(
+    journal: Journal, store: Database, org: UUID, workflow: UUID
+) -> None:
+    ids = [await start(store, org, workflow)]
+    for seq, status in ((1, "cancelled"), (2, "completed")):
+        batch = rows_of(org, ids, seq)
+        batch.finished = [(ids[0], status, None)]
+        await journal.commit(batch)
+    assert (await store.run(runs.get, org, ids[0])).status == "cancelled"
 
 
 async def test_what_is_no_json_is_refused(journal: Journal) -> None:

@@ -74,6 +74,7 @@ async def test_every_query_can_be_prepared(database_url: str) -> None:
 HOT = [
     "journal.load_runs",
     "journal.load_rows",
+    "journal.append_and_finish",
     "journal.finish_runs",
     "journal.set_status",
     "journal.clear_timers",

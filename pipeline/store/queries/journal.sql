@@ -24,6 +24,18 @@ insert into permaflow.journal (run_id, seq, org_id, entries)
 select run_id, seq, org_id, entries::json
 from unnest($1::uuid[], $2::int4[], $3::uuid[], $4::text[]) as row (run_id, seq, org_id, entries);
 
+-- name: append_and_finish
+-- The same together with the end of some of the runs, in one statement.
+with finished as (
+  update permaflow.run
+  set status = ended.status, error = ended.error::json, finished_at = clock_timestamp()
+  from unnest($5::uuid[], $6::text[], $7::text[]) as ended (id, status, error)
+  where run.id = ended.id and run.status in ('pending', 'running', 'waiting', 'compensating')
+)
+insert into permaflow.journal (run_id, seq, org_id, entries)
+select run_id, seq, org_id, entries::json
+from unnest($1::uuid[], $2::int4[], $3::uuid[], $4::text[]) as row (run_id, seq, org_id, entries);
+
 -- name: finish_runs
 -- The end of runs, written once. It asks for the status, not for `finished_at is null`: of that there is a small
 -- index, and on a young table the planner would read all of it instead of looking the ids up.
