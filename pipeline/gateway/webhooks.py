@@ -59,6 +59,8 @@ FORWARDED = frozenset(
     }
 )
 MOST_FIELDS = 1_000
+MOST_OF_NOBODY = 100_000
+"""Bytes that are read for an address that is none."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _FORM = "application/x-www-form-urlencoded"
 _NOBODY = Verification("github")
@@ -75,7 +77,7 @@ class Webhooks:
         """Start a run with what was sent. The answer comes once the run is stored."""
         token = str(request.path_params["url_token"])
         address = await self._ports.entrances.address(token) if _TOKEN.fullmatch(token) else None
-        limit = self._ports.settings.max_input_bytes
+        limit = self._ports.settings.max_input_bytes if address else MOST_OF_NOBODY
         raw = await read_bytes(request, limit)
         headers = _headers(request)
         now = time.time()

@@ -11,11 +11,13 @@ import pytest
 
 from permaflow.errors import InputError, StoreUnavailableError
 from pipeline.bus.jetstream import JetStreamBus
+from pipeline.gateway import shared_pool
 from pipeline.gateway import starts as batches
+from pipeline.gateway.shared_pool import SharedPool
 from pipeline.gateway.starts import StartBatcher
 from pipeline.ids import new_id
 from pipeline.store import runs
-from pipeline.store.database import Database
+from pipeline.store.database import Connection, Database
 from pipeline.store.starts import Duplicate, Refused, Started, StartRequest, run_key
 from tests.fix_store import active_workflow
 
@@ -179,3 +181,27 @@ async def test_a_store_that_does_not_answer_is_given_up(
         await first
     counted.go_on.set()
     await batcher.close()
+
+
+async def test_readers_never_take_the_last_connection(
+    gateway: Database, nats_bus: JetStreamBus, org: UUID, workflow: UUID, monkeypatch: Any
+) -> None:
+    """Four connections: three are held by readers that never end, and a fourth reader gives up."""
+    monkeypatch.setattr(shared_pool, "LONGEST_QUEUE", 0.05)
+    pool, go_on, reading = SharedPool(gateway, 3), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def read(_: Connection) -> None:
+        reading.release()
+        await go_on.wait()
+
+    readers = [asyncio.create_task(pool.run(read)) for _ in range(3)]
+    async with asyncio.timeout(WITHIN):
+        for _ in readers:
+            await reading.acquire()
+        with pytest.raises(StoreUnavailableError):
+            await pool.run(read)
+        started = await StartBatcher(gateway, nats_bus, 32_000).start(request(org, workflow))
+    assert isinstance(started, Started)
+    go_on.set()
+    await asyncio.gather(*readers)
+    await pool.run(read)
