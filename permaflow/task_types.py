@@ -84,6 +84,9 @@ class TaskTypeRegistry:
             model.model_validate(config)
         except ValidationError as error:
             return _problems(error, config)
+        except Exception as error:  # whatever a plug-in raises while it looks at a config
+            message = f"The schema of {type_name} failed: {type(error).__name__}: {error}"
+            return (Problem("", ContractError.code, message),)
         return ()
 
     def info(self, name: str) -> TaskTypeInfo:

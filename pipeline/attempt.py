@@ -22,7 +22,6 @@ from permaflow.task import (
     Tables,
     TaskContext,
     TaskType,
-    Verdict,
 )
 from pipeline import telemetry
 from pipeline.carrying import details, readable
@@ -46,11 +45,6 @@ async def attempt(
     dispatch: Dispatch, config: Any, org: str, task_type: TaskType, services: Services
 ) -> Result:
     """Run a task to its verdict. Never raises, except when it is cancelled from outside."""
-    context = _context(dispatch, org, services)
-    try:
-        parsed = task_type.config.model_validate(config)
-    except ValidationError as error:
-        return failed(dispatch, "invalid_config", _explain(error), retryable=False)
     running = asyncio.current_task()
     assert running is not None
     late = False
@@ -62,30 +56,40 @@ async def attempt(
 
     handle = asyncio.get_running_loop().call_later(dispatch.timeout, stop)
     try:
-        verdict = await task_type.run(parsed, context)
-    except asyncio.CancelledError:
-        if not late:
+        try:
+            parsed = task_type.config.model_validate(config)
+        except ValidationError as error:
+            return failed(dispatch, "invalid_config", _explain(error), retryable=False)
+        verdict = await task_type.run(parsed, _context(dispatch, org, services))
+        return _result(dispatch, verdict)
+    except asyncio.CancelledError as error:
+        if late:
+            running.uncancel()
+            message = f"It took longer than its {dispatch.timeout:g} seconds."
+            return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
+        if running.cancelling():
             raise
-        running.uncancel()
-        message = f"It took longer than its {dispatch.timeout:g} seconds."
-        return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
+        return _crashed(dispatch, error)  # nobody cancelled it: it awaited what somebody did
     except PermaflowError as error:
         return failed(dispatch, error.code, str(error), retryable=error.retryable)
-    except Exception as error:
-        log.exception(
-            telemetry.STEP_CRASHED,
-            run_id=str(dispatch.run_id),
-            node=dispatch.node,
-            type=dispatch.type,
-            error=repr(error),
-        )
-        return failed(dispatch, "crashed", f"{type(error).__name__}: {error}", retryable=True)
+    except (Exception, SystemExit) as error:
+        return _crashed(dispatch, error)
     finally:
         handle.cancel()
-    return _result(dispatch, verdict)
 
 
-def _result(dispatch: Dispatch, verdict: Verdict) -> Result:
+def _crashed(dispatch: Dispatch, error: BaseException) -> Result:
+    log.exception(
+        telemetry.STEP_CRASHED,
+        run_id=str(dispatch.run_id),
+        node=dispatch.node,
+        type=dispatch.type,
+        error=repr(error),
+    )
+    return failed(dispatch, "crashed", f"{type(error).__name__}: {error}", retryable=True)
+
+
+def _result(dispatch: Dispatch, verdict: object) -> Result:
     key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
     match verdict:
         case Done(output=output, port=port):
@@ -99,6 +103,12 @@ def _result(dispatch: Dispatch, verdict: Verdict) -> Result:
             return StepFailed(*key, readable(code), text, False, False, None, details(told))
         case Park(reason=reason, after=after):
             return StepParked(*key, after.total_seconds(), readable(reason))
+        case _:
+            message = (
+                f"The task type `{dispatch.type}` gave back {type(verdict).__name__}; a task gives "
+                "back Done, Retry, Reject or Park."
+            )
+            return failed(dispatch, "bad_verdict", message, retryable=False)
 
 
 def failed(

@@ -130,7 +130,7 @@ class LiveRuns:
         except UnknownEntryError as error:
             return Later(str(error))
         except Exception as error:
-            problem = f"Its journal cannot be replayed: {type(error).__name__}: {error}"
+            problem = f"It cannot be taken up: {type(error).__name__}: {error}"
             return Unrunnable(stored, problem, "quarantined")
 
     async def _replay(self, stored: StoredRun) -> LiveRun:

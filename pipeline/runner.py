@@ -10,25 +10,32 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
 
     error                        answer
     message cannot be read       dead letter, term
+    task type is not here        given back for another runner; after a minute the step fails
     task raises                  a retryable failure
+    store away                   the step waits with its config or its output until it is back
     result has no receipt        not acked; the message comes again, and its steps run again
-    stop is asked for            10 s to finish; then cancelled, and the messages given back
+    stop is asked for            8 s to finish; then cancelled, and the messages given back
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from permaflow.errors import BusError, ContractError, NotFoundError, PermaflowError, StoreError
+from permaflow.errors import (
+    BusError,
+    ContractError,
+    NotFoundError,
+    PermaflowError,
+    StoreUnavailableError,
+)
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import telemetry
 from pipeline.attempt import Result, Services, attempt, failed
@@ -48,20 +55,25 @@ from pipeline.wire import (
     encode,
 )
 
-GRACE = 10.0
-"""Seconds that a stopping runner gives to what is in work."""
+GRACE = 8.0
+"""Seconds that a stopping runner gives to what is in work; two more are for saying goodbye."""
 
 LEASE_AFTER = 3.0
 LEASE_EVERY = 5.0
 LEASE_FOR = 15.0
 _BATCH_CREDIT = 64
 _AGAIN = timedelta(seconds=1)
+_ELSEWHERE = timedelta(seconds=2)
+_DELIVERIES = 30
+_MAX_MESSAGE = 512 * 1024
+_MAX_PAUSE = 2.0
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
 _seconds_of = lru_cache(maxsize=1_000)(telemetry.STEP_SECONDS.labels)
 _attempts_of = lru_cache(maxsize=4_000)(telemetry.STEP_ATTEMPTS.labels)
 
+T = TypeVar("T")
 StepId = tuple[UUID, str, str, int]
 """(run, scope, node, attempt)."""
 
@@ -100,16 +112,33 @@ class _Work:
         self.subscription = subscription
 
 
+class _Parcel:
+    """Results that travel together, and the messages that their steps came with."""
+
+    __slots__ = ("events", "size", "works")
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.works: dict[int, _Work] = {}
+        self.size = 0
+
+    def add(self, event: msgspec.Raw, work: _Work) -> None:
+        self.events.append(event)
+        self.size += len(event)
+        self.works[id(work)] = work
+
+
 class _Step:
     """A step in work."""
 
-    __slots__ = ("dispatch", "leased_at", "started", "stopped", "task", "work")
+    __slots__ = ("begun", "dispatch", "leased_at", "started", "stopped", "task", "work")
 
     def __init__(self, dispatch: Dispatch, work: _Work, started: float) -> None:
         self.dispatch = dispatch
         self.work = work
         self.started = started
         self.leased_at = 0.0
+        self.begun = False
         self.stopped = False
         self.task: asyncio.Task[None] | None = None
 
@@ -121,7 +150,7 @@ class _Step:
             self.dispatch.attempt,
             UUID(self.work.org),
             LEASE_FOR,
-            max(left, 0.0) + LEASE_EVERY,
+            left + LEASE_EVERY,  # in the past, for a step that hangs
         )
 
 
@@ -204,7 +233,7 @@ class Runner:
                 step.task.cancel()
                 step.work.message.nak(timedelta(0))
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GRACE)
+            await asyncio.wait(self._tasks, timeout=1.0)
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -223,10 +252,18 @@ class Runner:
                     message.term()
                     subscription.release()
                     continue
+                if message.deliveries < _DELIVERIES and not self._knows(dispatches.steps):
+                    message.nak(_ELSEWHERE)
+                    subscription.release()
+                    continue
                 message.keep()
                 work = _Work(message, dispatches.org, len(dispatches.steps), subscription)
                 for dispatch in dispatches.steps:
                     self._begin(dispatch, work, stage)
+
+    def _knows(self, steps: Sequence[Dispatch]) -> bool:
+        """Another runner may have what is not installed here, or not yet."""
+        return all(self._sound(name) for name in {step.type for step in steps})
 
     def _begin(self, dispatch: Dispatch, work: _Work, stage: str) -> None:
         key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
@@ -239,11 +276,12 @@ class Runner:
 
     async def _step(self, key: StepId, step: _Step) -> None:
         dispatch = step.dispatch
-        result: Result | None
+        step.begun = True
+        result: Result | None = None
         try:
-            result = await self._attempt(dispatch, step.work.org)
+            if not step.stopped:
+                result = await self._attempt(dispatch, step.work.org)
         except asyncio.CancelledError:
-            result = None
             if not step.stopped:
                 raise
             log.debug(telemetry.STEP_STOPPED, run_id=str(dispatch.run_id), node=dispatch.node)
@@ -261,7 +299,8 @@ class Runner:
             task_type = self._types.get(dispatch.type)
             config: Any = dispatch.config
             if dispatch.config_ref is not None:
-                body = await self._store.get_payload(dispatch.config_ref)
+                ref = dispatch.config_ref
+                body = await self._insist(lambda: self._store.get_payload(ref))
                 if body is None:
                     message = "The config of this step is no longer in the store."
                     return failed(dispatch, "config_missing", message, retryable=False)
@@ -287,8 +326,20 @@ class Runner:
             text = f"The output has {len(body):,} bytes; at most {limit:,} are allowed."
             return _refused(result, "limit_exceeded", text)
         ref = new_id()
-        await self._store.put_payload(ref, UUID(org), result.run_id, body)
+        run_id = result.run_id
+        await self._insist(lambda: self._store.put_payload(ref, UUID(org), run_id, body))
         return msgspec.structs.replace(result, output=None, output_ref=ref)
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store answers, once it is there: no step fails because a server restarts."""
+        pause = 0.1
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailableError as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(_MAX_PAUSE, pause * 2)
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -303,23 +354,36 @@ class Runner:
     def _flush(self) -> None:
         self._flushing = False
         results, self._results = self._results, []
-        groups: dict[tuple[int, str], tuple[list[Any], list[_Work]]] = defaultdict(lambda: ([], []))
+        groups: dict[tuple[int, str], _Parcel] = {}
         works: dict[int, _Work] = {}
         for work, result in results:
             works[id(work)] = work
-            if result is not None:
-                events, owners = groups[partition_of(result.run_id), work.org]
-                events.append(result)
-                owners.append(work)
-        for (partition, org), (events, owners) in groups.items():
-            receipt = self._bus.send(inbox(partition, org), encode(Inbox(events)))
-            for owner in {id(owner): owner for owner in owners}.values():
-                owner.receipts.append(receipt)
+            if result is None:
+                continue
+            event = msgspec.Raw(encode(result))
+            key = partition_of(result.run_id), work.org
+            parcel = groups.get(key)
+            if parcel is None or parcel.size + len(event) > _MAX_MESSAGE:
+                if parcel is not None:
+                    self._send(*key, parcel)
+                parcel = groups[key] = _Parcel()
+            parcel.add(event, work)
+        for (partition, org), parcel in groups.items():
+            self._send(partition, org, parcel)
         through = [work for work in works.values() if work.open == 0]
         if through:
             task = asyncio.ensure_future(self._ack(through))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _send(self, partition: int, org: str, parcel: _Parcel) -> None:
+        try:
+            receipt = self._bus.send(inbox(partition, org), encode(Inbox(parcel.events)))
+        except BusError as error:
+            receipt = asyncio.get_running_loop().create_future()
+            receipt.set_exception(error)
+        for work in parcel.works.values():
+            work.receipts.append(receipt)
 
     async def _ack(self, works: Sequence[_Work]) -> None:
         for work in works:
@@ -351,13 +415,13 @@ class Runner:
                 step.leased_at = now
             try:
                 await self._store.renew(self.holder, [step.lease(now) for step in due])
-            except StoreError as error:
+            except PermaflowError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
 
     async def _release_lease(self, step: _Step) -> None:
         try:
             await self._store.release(self.holder, [step.lease(asyncio.get_running_loop().time())])
-        except StoreError as error:
+        except PermaflowError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
 
     def _cancel(self, _subject: str, data: bytes) -> None:
@@ -370,7 +434,8 @@ class Runner:
             step = self._steps.get(key)
             if step is not None and step.task is not None:
                 step.stopped = True
-                step.task.cancel()
+                if step.begun:  # else it would never learn of it
+                    step.task.cancel()
 
 
 def _refused(result: StepDone, code: str, message: str) -> Result:

@@ -21,11 +21,11 @@ where lease.run_id = held.run_id and lease.step = held.step and lease.attempt = 
   and lease.holder = %(holder)s;
 
 -- name: lapsed
--- Leases whose holder has been silent, or whose step has outlived its deadline.
+-- Leases whose holder has been silent, and first those whose step has outlived its deadline.
 select run_id, step, attempt, org_id as org, holder, until < statement_timestamp() as is_lost
 from permaflow.lease
 where until < statement_timestamp() or deadline < statement_timestamp()
-order by run_id, step
+order by until < statement_timestamp(), run_id, step
 limit %(limit)s;
 
 -- name: sweep

@@ -62,7 +62,8 @@ left join lateral (
 where run.status in ('pending', 'running')
   and run.id > %(above)s and run.id < permaflow.uuid_at(statement_timestamp() - make_interval(secs => %(after)s))
   and coalesce(last.at, run.created_at) < statement_timestamp() - make_interval(secs => %(after)s)
-  and not exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp())
+  and not exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp()
+    and deadline > statement_timestamp())
 order by run.id
 limit %(limit)s;
 

@@ -1,0 +1,207 @@
+"""What tasks may do to a runner, and what a runner makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from permaflow.errors import NotFoundError, StoreUnavailableError
+from permaflow.task import Done, Retry, TaskType
+from permaflow.task_types import TaskTypeRegistry
+from pipeline import runner, tools
+from pipeline.bus.port import Message
+from pipeline.core.entries import Failed, Retrying, Succeeded
+from pipeline.ids import new_id
+from pipeline.runner import Runner
+from pipeline.settings import load_settings
+from pipeline.wire import Dispatch, Dispatches, Stopped, encode
+from specs.dialects import compile_document
+from tests.fix_engine import Engine, Script, graph, task
+from tests.service.test_orchestrator import Letter
+
+
+async def cancelled(_config: Script, _ctx: Any) -> Done:
+    child = asyncio.ensure_future(asyncio.sleep(60))
+    child.cancel()
+    await child
+    return Done()
+
+
+async def nothing(_config: Script, _ctx: Any) -> None:
+    return None
+
+
+async def leave(_config: Script, _ctx: Any) -> None:
+    raise SystemExit(3)
+
+
+async def told_badly(_config: Script, _ctx: Any) -> Retry:
+    return Retry(ValueError("no text"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("run", "code"),
+    [
+        (nothing, "bad_verdict"),
+        (cancelled, "crashed"),
+        (leave, "crashed"),
+        (told_badly, "crashed"),
+    ],
+)
+async def test_a_task_that_breaks_its_promise_fails_its_step(
+    engine: Engine, run: Any, code: str
+) -> None:
+    engine.types.add(TaskType("test_bad", "code", Script, Script, run))
+    node = {"id": "a", "type": "test_bad", "config": {}}
+    _, entries = await engine.finished(graph(node, edges=["t>a"]))
+    assert [entry.code for entry in entries if isinstance(entry, Failed)] == [code]
+
+
+class Touchy:
+    """A schema that is wrong itself."""
+
+    @staticmethod
+    def model_validate(value: Any) -> Any:
+        return value["x"] if isinstance(value["x"], str) else value["x"] + "1"
+
+    @staticmethod
+    def model_json_schema(**_: object) -> dict[str, object]:
+        return {}
+
+
+async def test_a_schema_that_raises_something_else_fails_the_step(engine: Engine) -> None:
+    engine.types.add(TaskType("test_touchy", "code", Touchy, Script, nothing))
+    node = {"id": "a", "type": "test_touchy", "config": {"x": "{{trigger}}"}}
+    run, _ = await engine.finished(graph(node, edges=["t>a"]), 1)
+    assert orjson.loads(run.error or b"")["code"] == "crashed"
+
+
+async def test_a_schema_that_raises_something_else_is_a_problem_of_the_document(
+    engine: Engine,
+) -> None:
+    engine.types.add(TaskType("test_touchy", "code", Touchy, Script, nothing))
+    node = {"id": "a", "type": "test_touchy", "config": {"x": 1}}
+    compiled = compile_document(graph(node, edges=["t>a"]), engine.types)
+    assert [problem.pointer for problem in compiled.problems] == ["/nodes/1/config"]
+
+
+async def test_many_large_outputs_at_once_are_carried(engine: Engine) -> None:
+    arrived = 0
+    gate = asyncio.Event()
+
+    async def run(config: Script, ctx: Any) -> Done:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 60:
+            gate.set()
+        await gate.wait()
+        return Done("x" * 30_000)
+
+    engine.types.add(TaskType("test_large", "code", Script, Script, run))
+    loop = {"items": "{{trigger}}", "mode": "parallel", "concurrency": 60}
+    document = graph(
+        {"id": "each", "type": "logic_loop", "config": loop},
+        {"id": "body", "type": "test_large", "config": {}, "parentId": "each"},
+        edges=["t>each"],
+    )
+    run_, entries = await engine.finished(document, list(range(60)))
+    assert run_.status == "completed"
+    assert sum(isinstance(e, Succeeded) and e.node == "body" for e in entries) == 60
+    assert arrived == 60
+
+
+async def test_an_output_waits_for_a_store_that_is_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, away = tools._Store.put_payload, iter(range(3))
+
+    async def put_payload(self: Any, *values: Any) -> None:
+        if next(away, None) is not None:
+            raise StoreUnavailableError
+        await put(self, *values)
+
+    monkeypatch.setattr(tools._Store, "put_payload", put_payload)
+    run, entries = await engine.finished(graph(task("a", output="x" * 50_000), edges=["t>a"]))
+    assert run.status == "completed"
+    assert not [entry for entry in entries if isinstance(entry, Retrying)]
+
+
+async def test_a_task_type_that_is_not_here_yet_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, missing = engine.types.get, iter(range(2))
+
+    def without(name: str) -> TaskType:
+        if next(missing, None) is not None:
+            raise NotFoundError
+        return get(name)
+
+    workflow_id = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    monkeypatch.setattr(runner, "_ELSEWHERE", runner.timedelta(seconds=0.1))
+    monkeypatch.setattr(Runner, "_sound", lambda self, name: _sound(without, name))
+    (run_id,) = await engine.start(workflow_id)
+    assert (await engine.until(run_id)).status == "completed"
+
+
+def _sound(get: Any, name: str) -> bool:
+    try:
+        get(name)
+    except NotFoundError:
+        return False
+    return True
+
+
+async def test_a_step_that_ignores_its_timeout_is_ended_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_AFTER", 0.1)
+    monkeypatch.setattr(runner, "LEASE_EVERY", 1.0)
+    enough = asyncio.Event()
+
+    async def run(_config: Script, _ctx: Any) -> Done:
+        while not enough.is_set():
+            try:
+                await enough.wait()
+            except asyncio.CancelledError:
+                continue
+        return Done()
+
+    engine.types.add(TaskType("test_deaf", "code", Script, Script, run))
+    node = {"id": "a", "type": "test_deaf", "config": {}, "timeout_seconds": 0.2}
+    ended, _ = await engine.finished(graph(node, edges=["t>a"]))
+    enough.set()
+    assert orjson.loads(ended.error or b"")["code"] == "timeout"
+
+
+class _Once:
+    """A subscription to one message; `then` is called once it has been taken."""
+
+    def __init__(self, message: Any, then: Any) -> None:
+        self._messages = [message]
+        self._then = then
+
+    async def batch(self) -> list[Message]:
+        if self._messages:
+            return [self._messages.pop()]
+        self._then()
+        return []
+
+    def release(self, count: int = 1) -> None: ...
+
+
+async def test_a_step_that_is_cancelled_before_its_first_turn_is_through() -> None:
+    types = TaskTypeRegistry()
+    types.add(TaskType("test_never", "code", Script, Script, leave))
+    run_id = new_id()
+    letter = Letter()
+    letter.data = encode(
+        Dispatches(new_id().hex, [Dispatch(run_id, "", "a", 1, "test_never", {}, 5.0)])
+    )
+    stopped = encode(Stopped([(run_id, "", "a", 1)]))
+    vertex = Runner(None, types, None, None, load_settings(), [], print)  # type: ignore[arg-type]
+    await vertex._read("code", _Once(letter, lambda: vertex._cancel("", stopped)))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        assert await letter.end == "ack"
