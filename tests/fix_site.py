@@ -43,7 +43,7 @@ class RunningSite:
 
     engine: Engine
     door: httpx.AsyncClient
-    url: str
+    gateway: Gateway
 
     async def active(self, body: dict[str, Any]) -> dict[str, Any]:
         """Save and activate a workflow; answers it."""
@@ -102,6 +102,10 @@ class RunningSite:
         finally:
             await stop()
 
+    def forget_what_was_kept(self) -> None:
+        """The gateway keeps for a moment what it found in the store; not any longer."""
+        self.gateway.ports.entrances.forget()
+
     async def sql(self, *statements: str) -> list[Any]:
         """What somebody does in the database; answers the rows of the last statement."""
         rows: list[Any] = []
@@ -151,7 +155,7 @@ def sites(database_url: str, nats_url: str) -> Sites:
             door = await stack.enter_async_context(
                 httpx.AsyncClient(base_url=url, headers=headers, timeout=WITHIN)
             )
-            yield RunningSite(engine, door, url)
+            yield RunningSite(engine, door, gateway)
 
     return start
 

@@ -18,7 +18,8 @@ from permaflow.plan import Json, TriggerSpec
 from pipeline.gateway.input_schemas import Validator, compile_schema
 from pipeline.gateway.kept import Kept
 from pipeline.gateway.shared_pool import SharedPool
-from pipeline.store import triggers, workflows
+from pipeline.store import stats, triggers, workflows
+from pipeline.store.database import Connection
 from pipeline.store.secrets import SecretBox
 
 KEPT = 1.0
@@ -27,10 +28,14 @@ MOST_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """An active workflow: how it is started by hand, and what its input must look like."""
+    """An active workflow: how it is started by hand, and what its input must look like.
+
+    `typical_seconds` is how long its runs take as a rule.
+    """
 
     trigger: TriggerSpec | None
     schema: Validator | None
+    typical_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +75,14 @@ class Entrances:
         return await self._addresses.get(token, lambda: self._address(token))
 
     async def _workflow(self, org: UUID, workflow_id: UUID) -> Entrance | None:
-        specs = await self._pool.run_as(org, triggers.of_workflow, org, workflow_id)
+        specs, seconds = await self._pool.run_as(org, _of_workflow, org, workflow_id)
         if specs is None:
             return None
         chosen = next((spec for spec in specs if spec.kind == "manual"), None)
         if chosen is None and specs:
             chosen = specs[0]
         schema = chosen.settings.get("input_schema") if chosen and chosen.kind == "manual" else None
-        return Entrance(chosen, compile_schema(schema))
+        return Entrance(chosen, compile_schema(schema), seconds)
 
     async def _address(self, token: str) -> Address | None:
         target = await self._pool.run(triggers.find_webhook, token)
@@ -103,6 +108,13 @@ class Entrances:
         if stored is None:
             return ()
         return tuple(orjson.loads(self._box.decrypt(stored, secret_place(workflow_id, node))))
+
+
+async def _of_workflow(
+    connection: Connection, org: UUID, workflow_id: UUID
+) -> tuple[list[TriggerSpec] | None, float | None]:
+    specs = await triggers.of_workflow(connection, org, workflow_id)
+    return specs, await stats.typical_seconds(connection, org, workflow_id)
 
 
 def secret_place(workflow_id: UUID, node: str) -> str:

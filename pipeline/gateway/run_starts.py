@@ -72,7 +72,9 @@ class RunStarts:
         )
         match await self._ports.starts.start(wanted):
             case Started(run_id=run_id, version=version):
-                return accepted(run_id, body.workflow_id, version, "running", 202)
+                return accepted(
+                    run_id, body.workflow_id, version, "running", 202, entrance.typical_seconds
+                )
             case Duplicate(run_id=run_id):
                 run, stored = await self._ports.pool.run_as(
                     caller.org, _earlier, caller.org, run_id
@@ -83,7 +85,14 @@ class RunStarts:
                         "idempotency_key_reused",
                         f"This Idempotency-Key started the run {run_id}, from another body.",
                     )
-                return accepted(run.id, run.workflow_id, run.version, run.status, 200)
+                return accepted(
+                    run.id,
+                    run.workflow_id,
+                    run.version,
+                    run.status,
+                    200,
+                    entrance.typical_seconds,
+                )
             case _:
                 raise NotFoundError(NOT_ACTIVE)
 
@@ -100,8 +109,10 @@ def as_trigger(entrance: Entrance, data: Json) -> Json:
     return value
 
 
-def accepted(run_id: UUID, workflow_id: UUID, version: int, status: str, code: int) -> Response:
-    """Where to look for the run."""
+def accepted(
+    run_id: UUID, workflow_id: UUID, version: int, status: str, code: int, seconds: float | None
+) -> Response:
+    """Where to look for the run, and how long runs of its workflow take as a rule."""
     path = f"{ROOT}/{run_id}"
     body: dict[str, Any] = {
         "id": run_id,
@@ -109,6 +120,7 @@ def accepted(run_id: UUID, workflow_id: UUID, version: int, status: str, code: i
         "workflow_id": workflow_id,
         "version": version,
         "status": status,
+        "estimated_seconds": seconds,
         "links": links(path),
     }
     headers = {"location": path}

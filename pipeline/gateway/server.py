@@ -34,8 +34,8 @@ class Gateway:
         self, bus: Bus, database: Database, types: TaskTypes, settings: Settings, ops: Ops
     ) -> None:
         """`database` is open in the role of the gateway. Raises `OSError` if the port is taken."""
-        self._ports = open_ports(bus, database, types, settings)
-        self.application = Application(self._ports, ops)
+        self.ports = open_ports(bus, database, types, settings)
+        self.application = Application(self.ports, ops)
         self._listener: socket.socket = open_socket(settings.http_host, settings.http_port)
         config = uvicorn.Config(
             self.application.asgi,
@@ -57,7 +57,7 @@ class Gateway:
 
     async def run(self) -> None:
         await self._server.serve([self._listener])
-        await self._ports.starts.close()
+        await self.ports.starts.close()
 
     async def stop(self) -> None:
         """Take no more requests, and finish what is open."""

@@ -207,13 +207,17 @@ class CancelBody(Body):
 
 
 class RunStarted(View):
-    """A run that is stored and will go on whatever happens. `run_id` is the same as `id`."""
+    """A run that is stored and will go on whatever happens. `run_id` is the same as `id`.
+
+    `estimated_seconds` is what the last completed runs of the workflow took; null before the first.
+    """
 
     id: UUID
     run_id: UUID
     workflow_id: UUID
     version: int | None
     status: RunStatus
+    estimated_seconds: float | None
     links: Links
 
 

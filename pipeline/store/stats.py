@@ -15,6 +15,7 @@ _OF = query("stats.of")
 _UNSETTLED = query("stats.unsettled")
 _SETTLE = query("stats.settle")
 _ENDED = query("stats.ended")
+_TYPICAL = query("stats.typical")
 _BY_STATUS = query("stats.by_status")
 
 
@@ -50,6 +51,13 @@ async def of(
     """What the runs of these workflows came to."""
     rows = await every(connection, WorkflowStats, _OF, {"org": org, "ids": list(workflow_ids)})
     return {row.workflow_id: row for row in rows}
+
+
+async def typical_seconds(connection: Connection, org: UUID, workflow_id: UUID) -> float | None:
+    """How long a run of this workflow takes as a rule; None if none has been completed lately."""
+    cursor = await connection.execute(_TYPICAL, {"org": org, "id": workflow_id})
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 async def unsettled(connection: Connection, limit: int = 1000) -> list[UUID]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from typing import Any
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
@@ -278,3 +279,69 @@ async def test_a_step_that_failed_is_found_in_the_steps_of_its_run(site: Running
     (failed,) = [step for step in steps if step["status"] == "failed"]
     assert failed["error"]["code"] == "unknown_function"
     assert "PERMAFLOW_FUNCTIONS" in failed["error"]["message"]
+
+
+async def test_a_long_operation_is_answered_at_once_and_can_be_asked_after(
+    site: RunningSite,
+) -> None:
+    nodes = [
+        {"id": "t", "type": "trigger_manual"},
+        {"id": "long", "type": "logic_delay", "config": {"duration": "{{trigger.seconds}}"}},
+    ]
+    edges = [{"source": "t", "target": "long"}]
+    body = {"name": "Long", "definition": {"nodes": nodes, "edges": edges}}
+    workflow_id = (await site.active(body))["id"]
+
+    async def start(seconds: float) -> dict[str, Any]:
+        began = asyncio.get_running_loop().time()
+        wanted = {"workflow_id": workflow_id, "trigger_data": {"seconds": seconds}}
+        answer = await site.door.post(RUNS, json=wanted)
+        assert answer.status_code == 202
+        assert asyncio.get_running_loop().time() - began < 1
+        found: dict[str, Any] = answer.json()
+        return found
+
+    first = await start(0.3)
+    assert first["estimated_seconds"] is None  # nobody knows yet
+    await site.ended(workflow_id, 1)
+    site.forget_what_was_kept()
+    second = await start(3600)
+    assert 0.3 <= second["estimated_seconds"] < 10
+    await site.engine.until(UUID(second["run_id"]), "waiting")
+    polled = (await site.door.get(f"/v1/workflows/runs/{second['run_id']}")).json()
+    assert (polled["id"], polled["status"]) == (second["run_id"], "waiting")
+
+
+async def test_a_delay_outlives_every_process(sites: Sites) -> None:
+    nodes = [
+        {"id": "t", "type": "trigger_manual"},
+        {"id": "pause", "type": "logic_delay", "config": {"duration": 0.5}},
+        {"id": "after", "type": "code_function", "config": {"function_slug": "echo", "input": 1}},
+    ]
+    edges = [{"source": "t", "target": "pause"}, {"source": "pause", "target": "after"}]
+    async with sites() as site:
+        body = {"name": "Delayed", "definition": {"nodes": nodes, "edges": edges}}
+        workflow_id = (await site.active(body))["id"]
+        run_id = await site.start(workflow_id)
+        await site.engine.until(UUID(run_id), "waiting")
+    async with sites() as site:
+        (run,) = await site.ended(workflow_id, 1)
+        assert (run["id"], run["status"]) == (run_id, "completed")
+        assert (await site.door.get(f"{RUNS}/{run_id}")).json()["output"] == {"echo": 1}
+
+
+async def test_a_loop_over_nothing_is_done_at_once(site: RunningSite) -> None:
+    nodes = [
+        {"id": "t", "type": "trigger_manual"},
+        {"id": "each", "type": "logic_loop", "config": {"items": "{{trigger.items}}"}},
+        {"id": "body", "type": "code_function", "config": {"function_slug": "echo"}}
+        | {"parentId": "each"},
+    ]
+    edges = [{"source": "t", "target": "each"}]
+    body = {"name": "Loop", "definition": {"nodes": nodes, "edges": edges}}
+    workflow_id = (await site.active(body))["id"]
+    run_id = await site.start(workflow_id, {"items": []})
+    (run,) = await site.ended(workflow_id, 1)
+    assert run["status"] == "completed"
+    output = (await site.door.get(f"{RUNS}/{run_id}")).json()["output"]
+    assert output == {"items": [], "count": 0, "failed": 0}

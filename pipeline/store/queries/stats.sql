@@ -58,6 +58,15 @@ with mine as materialized (
 )
 select id from settled;
 
+-- name: typical
+-- How long the completed ones among the newest runs of a workflow took: the median. Looks at 200 at most.
+select percentile_cont(0.5) within group (order by extract(epoch from finished_at - created_at)::float8)
+from (
+  select status, created_at, finished_at from permaflow.run
+  where workflow_id = %(id)s and org_id = %(org)s order by id desc limit 200
+) as newest
+where status = 'completed';
+
 -- name: by_status
 -- Counts and durations by type and status, of the runs of an organisation in a span of time.
 select type, status, count(*) as count,
