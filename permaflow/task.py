@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from permaflow.errors import PermaflowError
+from permaflow.errors import BusUnavailableError, PermaflowError, StoreUnavailableError
 from permaflow.plan import Json
 
 
@@ -54,8 +54,16 @@ class Park:
 Verdict = Done | Retry | Reject | Park
 
 
-def failure(error: PermaflowError) -> Retry | Reject:
-    """The verdict on an error of a port: its class says whether another attempt has a chance."""
+_OURS_IS_AWAY = timedelta(seconds=1)
+
+
+def failure(error: PermaflowError) -> Retry | Reject | Park:
+    """The verdict on an error of a port: its class says whether another attempt has a chance.
+
+    That the engine's own store or bus cannot be reached is no failure of the step: it is put off.
+    """
+    if isinstance(error, StoreUnavailableError | BusUnavailableError):
+        return Park(str(error), _OURS_IS_AWAY)
     if error.retryable:
         return Retry(str(error), code=error.code)
     return Reject(str(error), code=error.code)

@@ -22,6 +22,7 @@ from permaflow.task import (
     Tables,
     TaskContext,
     TaskType,
+    failure,
 )
 from pipeline import telemetry
 from pipeline.carrying import details, readable
@@ -61,7 +62,7 @@ async def attempt(
         except ValidationError as error:
             return failed(dispatch, "invalid_config", _explain(error), retryable=False)
         verdict = await task_type.run(parsed, _context(dispatch, org, services))
-        return _result(dispatch, verdict)
+        return judged(dispatch, verdict)
     except asyncio.CancelledError as error:
         if late:
             running.uncancel()
@@ -71,7 +72,7 @@ async def attempt(
             raise
         return _crashed(dispatch, error)  # nobody cancelled it: it awaited what somebody did
     except PermaflowError as error:
-        return failed(dispatch, error.code, str(error), retryable=error.retryable)
+        return judged(dispatch, failure(error))
     except (Exception, SystemExit) as error:
         return _crashed(dispatch, error)
     finally:
@@ -89,7 +90,7 @@ def _crashed(dispatch: Dispatch, error: BaseException) -> Result:
     return failed(dispatch, "crashed", f"{type(error).__name__}: {error}", retryable=True)
 
 
-def _result(dispatch: Dispatch, verdict: object) -> Result:
+def judged(dispatch: Dispatch, verdict: object) -> Result:
     key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
     match verdict:
         case Done(output=output, port=port):

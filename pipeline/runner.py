@@ -36,9 +36,10 @@ from permaflow.errors import (
     PermaflowError,
     StoreUnavailableError,
 )
+from permaflow.task import failure
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import telemetry
-from pipeline.attempt import Result, Services, attempt, failed
+from pipeline.attempt import Result, Services, attempt, failed, judged
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
 from pipeline.carrying import fault_of
@@ -308,7 +309,7 @@ class Runner:
             result = await attempt(dispatch, config, org, task_type, self._services)
             return await self._shrink(result, org)
         except PermaflowError as error:
-            return failed(dispatch, error.code, str(error), retryable=error.retryable)
+            return judged(dispatch, failure(error))
 
     async def _shrink(self, result: Result, org: str) -> Result:
         """The result with a large output put into the store, or refused."""
