@@ -12,6 +12,7 @@ no runner holds, is woken and its outstanding dispatches are published again.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -20,20 +21,25 @@ from uuid import UUID
 from permaflow.errors import BusError, PermaflowError
 from pipeline import telemetry
 from pipeline.bus.port import Bus
-from pipeline.bus.subjects import TIMER, done, step_channel
+from pipeline.bus.subjects import PARTITIONS, TIMER, done, inbox_channel, step_channel
 from pipeline.settings import Settings
 from pipeline.starter import post
 from pipeline.store import leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
-from pipeline.wire import Cancel, Finished, StepFailed, TimerDue, Wake, encode
+from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, encode
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at the timers when no doorbell rings."""
 
 HOUSEKEEPING_EVERY = 3_600.0
 QUEUED_PATIENCE = 60.0
-"""Seconds of silence that are taken for waiting in a queue, while a stage has a backlog."""
+"""Seconds of silence that are taken for waiting in a queue, while there is a backlog. After that a
+run is nudged each time its silence has doubled, so that a long queue is not made longer for ever.
+"""
+
+FLOOD = 1_000
+"""Messages that wait in one partition of the inbox when orchestrators are behind, or away."""
 
 _PAGE = 1_000
 
@@ -48,6 +54,7 @@ class Clock:
         self._stopping = asyncio.Event()
         self._earlier = asyncio.Event()
         self._next = 0.0
+        self._looked_at = float("-inf")
 
     async def run(self) -> None:
         unlisten = await self._bus.listen(TIMER, self._hear)
@@ -113,7 +120,8 @@ class Clock:
             telemetry.TIMERS.inc(len(due))
             log.debug(telemetry.TIMERS_FIRED, count=len(due))
         if len(due) == _PAGE:
-            return 0.0
+            # What is not handled is claimed again: an inbox that is not read must not fill with it.
+            return LOOK_EVERY if await self._is_flooded() else 0.0
         wait = await self._database.run(timers.wait)
         if wait is None:
             return LOOK_EVERY
@@ -142,6 +150,7 @@ class Clock:
 
     async def _end_overdue_steps(self) -> None:
         """A runner that hangs still beats; what outlives its timeout is ended from here."""
+        ended: list[tuple[UUID, Event]] = []
         for lease in await self._database.run(leases.lapsed, limit=_PAGE):
             if not lease.is_lost:
                 scope, _, node = lease.step.rpartition("/")
@@ -149,16 +158,19 @@ class Clock:
                 event = StepFailed(
                     lease.run_id, scope, node, lease.attempt, "timeout", message, True, True
                 )
-                post(self._bus, [(lease.org, event)])
+                ended.append((lease.org, event))
+        post(self._bus, ended)
 
     async def _nudge_silent_runs(self) -> None:
         after = timedelta(seconds=self._settings.reconcile_after)
-        queued = await self._has_backlog()
+        queued = await self._has_backlog() or await self._is_flooded()
+        now = time.monotonic()
+        since, self._looked_at = now - self._looked_at, now
         nudge = int(time.time())
         above = UUID(int=0)
         while True:
             silent = await self._database.run(runs.silent, after, above=above, limit=_PAGE)
-            chosen = [run for run in silent if not queued or run.seconds > QUEUED_PATIENCE]
+            chosen = [run for run in silent if not queued or has_doubled(run.seconds, since)]
             if chosen:
                 post(self._bus, [(run.org, Wake(run.id, nudge, run.seq)) for run in chosen])
                 telemetry.NUDGES.inc(len(chosen))
@@ -178,6 +190,17 @@ class Clock:
                 return True
         return False
 
+    async def _is_flooded(self) -> bool:
+        """Whether orchestrators have so much to read that more would only wait."""
+        for partition in range(PARTITIONS):
+            try:
+                backlog = await self._bus.backlog(inbox_channel(partition))
+            except BusError:
+                continue
+            if backlog.pending > FLOOD:
+                return True
+        return False
+
     # --- housekeeping -----------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
@@ -189,3 +212,13 @@ class Clock:
         await self._database.run(leases.sweep, timedelta(hours=1))
         if dropped:
             log.info(telemetry.HISTORY_DROPPED, partitions=dropped)
+
+
+def has_doubled(seconds: float, since: float, first: float = QUEUED_PATIENCE) -> bool:
+    """Whether a silence of so many seconds has reached `first`, or a doubling of it, within the
+    last `since` of them.
+    """
+    if seconds < first:
+        return False
+    step: float = first * 2 ** math.floor(math.log2(seconds / first))
+    return seconds - since < step
