@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 40
-"""Seconds after which a hunt is given up."""
+"""Seconds of processor time after which a hunt is given up."""
 
 
 class Bug(NamedTuple):
@@ -230,12 +231,13 @@ class Planted(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
         return compile(self.text.replace(self.bug.old, self.bug.new), self.path, "exec")
 
 
-def hunt(count: int = 1_500) -> None:
-    """Fails if anything is wrong with runs: as soon as one of `count` of them goes wrong."""
+def hunt(count: int = 300) -> None:
+    """Fails if anything is wrong: with one of `count` random runs, or else with an example."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
     from pipeline.core.events import Woken
+    from tests.core import test_loops, test_runs
     from tests.core import test_properties as properties
     from tests.core.plans import cases, schedules
     from tests.core.world import World
@@ -266,6 +268,10 @@ def hunt(count: int = 1_500) -> None:
         raise AssertionError("no end")
 
     goes_well()
+    for module in (test_runs, test_loops):
+        for name, test in vars(module).items():
+            if name.startswith("test_") and not inspect.signature(test).parameters:
+                test()
 
 
 def outcome_of(bug: Bug) -> str:
@@ -276,8 +282,8 @@ def outcome_of(bug: Bug) -> str:
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(PATIENCE)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
         sys.meta_path.insert(0, planted)
         try:
             hunt()

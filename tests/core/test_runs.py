@@ -252,6 +252,13 @@ def test_exits_decide_whether_a_run_that_has_ended_was_good() -> None:
     assert world.run.error == {"code": "broke", "message": "It broke.", "node": "a"}
 
 
+def test_a_run_whose_exits_were_lost_to_a_timeout_says_so() -> None:
+    nodes = step("slow", on_error=CONTINUE), step("good", after="slow")
+    world = started(*nodes, exits=("good",))
+    world.tell(failed("slow", retryable=False, timed_out=True))
+    assert world.run.error == {"code": "broke", "message": "It broke.", "node": "slow"}
+
+
 # --- late results ---------------------------------------------------------------------------------
 
 
