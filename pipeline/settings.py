@@ -106,7 +106,9 @@ class Settings(BaseSettings):
     max_document_bytes: int = Field(1_000_000, ge=1, description="Size of a workflow document.")
     max_input_bytes: int = Field(16_000_000, ge=1, description="Size of a run's input.")
     max_output_bytes: int = Field(16_000_000, ge=1, description="Size of a step's output.")
-    inline_bytes: int = Field(32_000, ge=1, description="Values above this are kept by reference.")
+    inline_bytes: int = Field(
+        32_000, ge=1, le=500_000, description="Values above this are kept by reference."
+    )
     max_nodes: int = Field(2_000, ge=1, le=2_000, description="Nodes of a workflow document.")
     max_loop_items: int = Field(100_000, ge=1, le=100_000, description="Items of a loop.")
     max_visits: int = Field(
@@ -119,7 +121,7 @@ class Settings(BaseSettings):
         1_000_000, ge=1, le=1_000_000, description="Steps of a run, further attempts included."
     )
     max_dispatch_bytes: int = Field(
-        256_000, ge=1, description="A rendered config above this travels by reference."
+        256_000, ge=1, le=500_000, description="A rendered config above this travels by reference."
     )
 
     # Telemetry
