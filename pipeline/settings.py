@@ -105,7 +105,12 @@ class Settings(BaseSettings):
     # Limits
     max_document_bytes: int = Field(1_000_000, ge=1, description="Size of a workflow document.")
     max_input_bytes: int = Field(16_000_000, ge=1, description="Size of a run's input.")
-    max_output_bytes: int = Field(16_000_000, ge=1, description="Size of a step's output.")
+    max_output_bytes: int = Field(
+        16_000_000,
+        ge=1,
+        le=16_000_000,
+        description="Size of a step's output; task types make none that is larger.",
+    )
     inline_bytes: int = Field(
         32_000, ge=1, le=500_000, description="Values above this are kept by reference."
     )
