@@ -12,6 +12,7 @@ from typing import Any
 from bench.documents import chain
 from bench.report import Line, spread
 from bench.stand import Stand, stand
+from bench.usage import by_step
 
 SIZES = {"quick": (50, 2), "full": (200, 10), "long": (200, 50)}
 """Steps of a run, runs."""
@@ -41,6 +42,7 @@ async def measure(system: Stand, steps: int, runs: int) -> dict[str, Any]:
         "steps": steps,
         "runs": runs,
         "step_ms": spread(times),
+        "cpu_us_per_step": by_step(used, steps * runs),
         "others_cpu_s": round(used["others"], 2),
     }
 
