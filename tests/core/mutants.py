@@ -237,7 +237,7 @@ def hunt(count: int = 300) -> None:
     from hypothesis import strategies as st
 
     from pipeline.core.events import Woken
-    from tests.core import test_loops, test_runs
+    from tests.core import test_loops, test_retry, test_runs
     from tests.core import test_properties as properties
     from tests.core.plans import cases, schedules
     from tests.core.world import World
@@ -268,7 +268,7 @@ def hunt(count: int = 300) -> None:
         raise AssertionError("no end")
 
     goes_well()
-    for module in (test_runs, test_loops):
+    for module in (test_runs, test_loops, test_retry):
         for name, test in vars(module).items():
             if name.startswith("test_") and not inspect.signature(test).parameters:
                 test()
