@@ -68,6 +68,7 @@ from pipeline.core.events import (
 )
 from pipeline.core.fold import FOLDS
 from pipeline.core.loops import next_iterations, read_items
+from pipeline.core.past import is_over, is_past
 from pipeline.core.state import RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
 from pipeline.core.truth import truth
 
@@ -159,10 +160,10 @@ class _Turn:
         state = scope.nodes.get(event.node) if scope is not None else None
         if state is not None and state.phase is RUNNING and state.attempt == event.attempt:
             return state
-        if state is None or event.attempt > state.attempt:
-            self.unknown += 1
-        else:
+        if is_past(self.run, event.scope, event.node, event.attempt):
             self.stale += 1
+        else:
+            self.unknown += 1
         return None
 
     def _succeed(self, scope: str, node: str, state: NodeState, event: AttemptDone) -> None:
@@ -198,7 +199,10 @@ class _Turn:
 
     def _timer(self, key: str) -> None:
         timer = self.run.timers.get(key)
-        if timer is None:
+        if timer is None and is_over(self.run, key):
+            self.stale += 1
+            self.effects.append(ClearTimer(key))
+        elif timer is None:
             # Either long gone, or set by somebody else since this state was loaded: the shell
             # makes sure of the former before it clears the timer.
             self.unknown += 1

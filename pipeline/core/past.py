@@ -1,0 +1,54 @@
+"""What is surely over, told from a state that may be older than the store.
+
+States only move forward: attempts and visits grow, and an iteration that has closed stays closed.
+So what is over here is over everywhere, and nobody has to load the journal to be sure of it. False
+means: not known here.
+"""
+
+from __future__ import annotations
+
+from permaflow.plan import ROOT
+from pipeline.core.state import RUNNING, Run
+
+
+def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
+    """Whether this attempt has ended, or can no longer count."""
+    scope = run.scopes.get(scope_id)
+    if scope is None:
+        return _has_closed(run, scope_id)
+    state = scope.nodes.get(name)
+    if state is None or state.attempt < attempt:
+        return False
+    return state.attempt > attempt or state.phase is not RUNNING
+
+
+def is_over(run: Run, key: str) -> bool:
+    """Whether a timer that is not armed here can no longer be armed either."""
+    kind, *rest = key.split("\x1f")
+    match rest:
+        case [scope_id, name, attempt] if attempt.isdecimal():
+            return kind in ("retry", "delay", "timeout") and is_past(
+                run, scope_id, name, int(attempt)
+            )
+    return False
+
+
+def _has_closed(run: Run, scope_id: str) -> bool:
+    """Whether an iteration was open once, and is so no more. See `fold` for how it is named."""
+    head, _, index = scope_id.removesuffix("]").rpartition("[")
+    cut = head.rfind("].") + 1
+    outer_id, name = head[:cut], head[cut + 1 :] if cut else head
+    visit = "0"
+    if name not in run.program.plan.nodes:
+        name, _, visit = name.rpartition("@")
+    if not (index.isdecimal() and visit.isdecimal()):
+        return False
+    outer = run.scopes.get(outer_id)
+    if outer is None:
+        return outer_id != ROOT and _has_closed(run, outer_id)
+    state = outer.nodes.get(name)
+    if state is None or state.visits != int(visit):
+        return state is not None and state.visits > int(visit)
+    if state.loop is None:
+        return state.outcome is not None
+    return int(index) < state.loop.next
