@@ -345,3 +345,25 @@ async def test_a_loop_over_nothing_is_done_at_once(site: RunningSite) -> None:
     assert run["status"] == "completed"
     output = (await site.door.get(f"{RUNS}/{run_id}")).json()["output"]
     assert output == {"items": [], "count": 0, "failed": 0}
+
+
+async def test_a_large_integer_reaches_sql_digit_by_digit(sites: Sites, database_url: str) -> None:
+    """From a body through a template and a function into a table; a double would round it."""
+    number = 9_007_199_254_740_993
+    row = {"operation": "create", "source": "shop", "table": "sums"}
+    nodes = [
+        {"id": "t", "type": "trigger_manual"},
+        {"id": "echo", "type": "code_function"}
+        | {"config": {"function_slug": "echo", "input": "{{trigger.n}}"}},
+        {"id": "store", "type": "action_record"}
+        | {"config": {**row, "values": {"n": "{{steps.echo.output.echo}}"}}},
+    ]
+    edges = [{"source": "t", "target": "echo"}, {"source": "echo", "target": "store"}]
+    async with sites(sources=f"shop={database_url}") as site:
+        await site.sql("create table public.sums (n bigint)")
+        body = {"name": "Sums", "definition": {"nodes": nodes, "edges": edges}}
+        workflow_id = (await site.active(body))["id"]
+        await site.start(workflow_id, {"n": number})
+        (run,) = await site.ended(workflow_id, 1)
+        assert run["status"] == "completed"
+        assert await site.sql("select n from public.sums") == [(number,)]
