@@ -50,10 +50,14 @@ class Appender:
         return self._libpq.status != pq.ConnStatus.OK
 
     async def prepare(self, rows: str, rows_and_ends: str) -> None:
-        """The two statements. Raises `psycopg.Error`."""
-        for name, statement in ((_ROWS, rows), (_ROWS_AND_ENDS, rows_and_ends)):
-            self._libpq.send_prepare(name, statement.encode())
-            await self._sent()
+        """The two statements. Raises `psycopg.Error`; the connection is closed then."""
+        try:
+            for name, statement in ((_ROWS, rows), (_ROWS_AND_ENDS, rows_and_ends)):
+                self._libpq.send_prepare(name, statement.encode())
+                await self._sent()
+        except psycopg.Error:
+            await self.close()
+            raise
 
     async def append(
         self,

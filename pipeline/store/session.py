@@ -23,6 +23,14 @@ OLDEST_VERSION = 15
 
 _CONFIGURE = query("session.configure")
 _SERVER = query("session.server")
+_NOTICED = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""A server that vanishes without a word is noticed within 15 s; the system's own limit is hours."""
+
 _LASTING = {
     "fsync": ("on",),
     "full_page_writes": ("on",),
@@ -49,6 +57,7 @@ class Session:
             "autocommit": True,
             "application_name": self.application_name,
             "prepare_threshold": self.prepare_threshold,
+            **_NOTICED,
         }
 
     async def configure(self, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from permaflow.errors import ConflictError, InputError, StoreUnavailableError
+from permaflow.errors import ConflictError, InputError, StoreError, StoreUnavailableError
 from pipeline.ids import new_id
 from pipeline.store import runs
 from pipeline.store.database import Database
@@ -150,6 +150,17 @@ async def test_connections_may_be_lost_again_and_again(journal: Journal, databas
         await commit(alone=False)
         assert await commit(alone=True)
         assert await commit(alone=False)
+
+
+async def test_what_could_not_be_prepared_is_prepared_later(
+    journal: Journal, database_url: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+        await admin.execute("alter table permaflow.journal rename to elsewhere")
+        with pytest.raises(StoreError):
+            await journal.commit(append(1))
+        await admin.execute("alter table permaflow.elsewhere rename to journal")
+    await journal.commit(append(1))
 
 
 async def test_a_large_batch_goes_through(journal: Journal, database_url: str) -> None:
