@@ -70,8 +70,17 @@ def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:
 
 
 def to_core(events: Iterable[wire.Event], values: dict[UUID, object]) -> list[Event]:
-    """The events as the core knows them, with the values that references stand for."""
-    return [_event(event, values) for event in events]
+    """The events as the core knows them, with the values that references stand for.
+
+    A result whose value is gone, after a failover that lost it, is none: the step is still out.
+    """
+    return [
+        _event(event, values)
+        for event in events
+        if not isinstance(event, wire.StepDone)
+        or event.output_ref is None
+        or event.output_ref in values
+    ]
 
 
 def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
@@ -79,7 +88,7 @@ def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
         case wire.StepDone(output_ref=None):
             return AttemptDone(event.scope, event.node, event.attempt, event.output, event.port)
         case wire.StepDone(output_ref=UUID() as ref):
-            value = values.get(ref)
+            value = values[ref]
             return AttemptDone(event.scope, event.node, event.attempt, value, event.port, str(ref))
         case wire.StepFailed():
             return AttemptFailed(

@@ -18,7 +18,7 @@ from permaflow.task import TaskType
 from pipeline import builtins
 from pipeline.bus.jetstream import connect
 from pipeline.bus.port import Channel
-from pipeline.core.entries import Finished
+from pipeline.core.entries import Finished, Succeeded
 from pipeline.orchestrator import Orchestrator
 from pipeline.programs import Programs
 from pipeline.settings import load_settings
@@ -280,6 +280,16 @@ async def test_a_large_config_that_is_sent_again_is_stored_again(desk: Desk) -> 
     assert len(refs) == 2
     stored = await desk.sql("select id from permaflow.payload where run_id = %s", [run_id])
     assert {ref for (ref,) in stored} == set(refs)
+
+
+async def test_a_result_whose_value_is_gone_is_none(desk: Desk) -> None:
+    run_id = await desk.new(CHAIN)
+    orchestrator = desk.orchestrator()
+    await desk.tell(orchestrator, Letter(Wake(run_id)))
+    await desk.tell(orchestrator, Letter(StepDone(run_id, "", "a", 1, output_ref=UUID(int=9))))
+    assert not [e for e in await desk.entries(run_id) if isinstance(e, Succeeded) and e.attempt]
+    await desk.tell(orchestrator, Letter(Wake(run_id, 7, 1)))
+    assert [(step.node, step.nudge) for step in desk.dispatched()] == [("a", 0), ("a", 7)]
 
 
 async def test_timers_of_runs_that_have_ended_are_cleared_when_they_fire(desk: Desk) -> None:
