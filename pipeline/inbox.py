@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from uuid import UUID
 
 import msgspec
@@ -18,6 +19,13 @@ from pipeline.core.events import (
     TimerFired,
     Woken,
 )
+
+MOST_EVENTS = 256
+"""Events that are decided about in one transaction, if more have come. With many more the runners
+have nothing to do meanwhile, and then the orchestrators while the runners have it all.
+"""
+
+_subject = attrgetter("subject")
 
 
 class Mail:
@@ -38,6 +46,25 @@ class Mail:
         self.nudge = 0
         self.seq = -1
         self.refs: list[UUID] = []
+
+
+def divide(messages: Sequence[Message], most: int = MOST_EVENTS) -> Iterator[Sequence[Message]]:
+    """Portions of about `most` events, those of one partition together: what leaves together for
+    a runner then comes back together.
+    """
+    if len(messages) == 1:
+        yield messages
+        return
+    portion: list[Message] = []
+    events = 0
+    for message in sorted(messages, key=_subject):
+        count = wire.count_events(message.data)
+        if portion and events + count > most:
+            yield portion
+            portion, events = [], 0
+        portion.append(message)
+        events += count
+    yield portion
 
 
 def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:

@@ -36,7 +36,7 @@ from pipeline.core.decide import decide, outstanding
 from pipeline.core.effects import Decision, Dispatch
 from pipeline.core.entries import Finished as RunFinished
 from pipeline.core.entries import to_row
-from pipeline.inbox import Mail, read, to_core
+from pipeline.inbox import Mail, divide, read, to_core
 from pipeline.live_runs import OPEN, Later, LiveRun, LiveRuns, Unrunnable
 from pipeline.members import Members
 from pipeline.programs import Programs
@@ -97,7 +97,8 @@ class Orchestrator:
         if self._stopped:
             await self.stop()
         while messages := await subscription.batch():
-            await self.handle(messages)
+            for portion in divide(messages):
+                await self.handle(portion)
         keeping.cancel()
         if self._receipts:
             await asyncio.wait(self._receipts, timeout=5)

@@ -63,6 +63,8 @@ LEASE_AFTER = 3.0
 LEASE_EVERY = 5.0
 LEASE_FOR = 15.0
 _BATCH_CREDIT = 64
+_TOGETHER = 256
+"""Steps that begin in one turn of the loop."""
 _AGAIN = timedelta(seconds=1)
 _ELSEWHERE = timedelta(seconds=2)
 _DELIVERIES = 30
@@ -239,8 +241,13 @@ class Runner:
     # --- in ---------------------------------------------------------------------------------------
 
     async def _read(self, stage: str, subscription: Subscription) -> None:
+        begun = 0
         while messages := await subscription.batch():
             for message in messages:
+                if begun >= _TOGETHER:
+                    # What is quick is through by then, and its results are on their way.
+                    begun = 0
+                    await asyncio.sleep(0)
                 if message.deliveries > 1:
                     telemetry.REDELIVERIES.labels("runner").inc()
                 try:
@@ -259,6 +266,7 @@ class Runner:
                     continue
                 message.keep()
                 work = _Work(message, dispatches.org, len(dispatches.steps), subscription)
+                begun += work.open
                 for dispatch in dispatches.steps:
                     self._begin(dispatch, work, stage)
 

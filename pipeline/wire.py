@@ -143,3 +143,13 @@ decode_inbox = msgspec.msgpack.Decoder(Inbox).decode
 decode_finished = msgspec.msgpack.Decoder(Finished).decode
 decode_live = msgspec.msgpack.Decoder(Live).decode
 decode_stopped = msgspec.msgpack.Decoder(Stopped).decode
+
+
+def count_events(data: bytes) -> int:
+    """How many events an inbox message holds, by its head alone: MessagePack's array of them comes
+    after the array of the struct and its tag. Says some number of any bytes.
+    """
+    head = data[3] if len(data) > 3 else 0
+    if head == 0xDC:
+        return int.from_bytes(data[4:6], "big")
+    return int.from_bytes(data[4:8], "big") if head == 0xDD else head & 0x0F
