@@ -100,13 +100,20 @@ class RunStarts:
 def as_trigger(entrance: Entrance, data: Json) -> Json:
     """What `{{trigger.…}}` is in a run that somebody started by hand.
 
-    A workflow that waits for changes of records finds the data as its `record`, too.
+    A workflow that waits for changes of records finds the data as its `record`, too. That record is
+    of the trigger's object, so what it is called by elsewhere (`order_id` for `orders`) is its `id`.
     """
     value = {} if data is None else data
-    of_records = entrance.trigger is not None and entrance.trigger.kind == "record"
-    if of_records and isinstance(value, dict) and "record" not in value:
-        return {**value, "record": value}
-    return value
+    trigger = entrance.trigger
+    if trigger is None or trigger.kind != "record":
+        return value
+    if not isinstance(value, dict) or "record" in value:
+        return value
+    name = trigger.object.rpartition(".")[2]
+    known_as = (f"{name.removesuffix('s')}_id", f"{name}_id")
+    found = next((value[key] for key in known_as if key in value), None)
+    record = value if "id" in value or found is None else {"id": found, **value}
+    return {**value, "record": record}
 
 
 def accepted(

@@ -107,8 +107,7 @@ def events(stream: str) -> list[tuple[str, dict[str, Any]]]:
 def test_an_order_is_validated_and_announced_and_the_stream_ends_with_the_run(
     shell: Shell, workflow: str, hooks: Hooks
 ) -> None:
-    start = START.replace("order_id", "id")
-    started = json.loads(shell(start, WORKFLOW_ID=workflow))
+    started = json.loads(shell(START, WORKFLOW_ID=workflow))
     told = events(shell(WATCH, RUN_ID=started["run_id"]))
     assert [name for name, _ in told] == [
         "run_started",
@@ -126,8 +125,9 @@ def test_an_order_is_validated_and_announced_and_the_stream_ends_with_the_run(
 def test_data_without_what_the_text_names_fails_the_run_and_says_which(
     shell: Shell, workflow: str
 ) -> None:
-    """As it stands, the example starts a run with `order_id` and announces `id`."""
-    started = json.loads(shell(START, WORKFLOW_ID=workflow))
+    """A path that leads nowhere is an error, not an empty text."""
+    start = START.replace("order_id", "number")
+    started = json.loads(shell(start, WORKFLOW_ID=workflow))
     name, ended = events(shell(WATCH, RUN_ID=started["run_id"]))[-1]
     assert (name, ended["status"]) == ("run_completed", "failed")
     assert ended["error"]["node"] == "notify"

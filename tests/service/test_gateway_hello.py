@@ -63,5 +63,5 @@ async def test_the_three_calls_of_the_guide_work_as_written(door: httpx.AsyncCli
     assert run.status_code == 200, run.text
     assert run.json()["trigger_data"] == {
         "order_id": "ord-123",
-        "record": {"order_id": "ord-123"},
+        "record": {"id": "ord-123", "order_id": "ord-123"},
     }
