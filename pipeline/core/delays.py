@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Delay
@@ -37,11 +37,12 @@ def bounded(seconds: float) -> float:
 def _moment(value: object, node: str) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise EvaluationError(
-            f"`until` of `{node}` is {value!r}; it must be a time with its offset from UTC, as in "
-            "2030-01-31T09:00:00+01:00."
-        )
-    return moment.isoformat()
+        if moment is not None and moment.tzinfo is not None:
+            # In UTC: databases know no offset of 20 hours, or of a part of a minute.
+            return moment.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    raise EvaluationError(
+        f"`until` of `{node}` is {value!r}; it must be a time with its offset from UTC, as in "
+        "2030-01-31T09:00:00+01:00."
+    )

@@ -319,9 +319,19 @@ def test_a_delay_waits_for_its_timer_and_the_run_says_so() -> None:
     assert dispatched(world) == ["a"]
 
 
-def test_a_moment_to_wait_for_is_written_with_its_offset() -> None:
-    world = started(step("wait", Delay(until=Constant("2030-01-31T09:00:00Z"))))
-    assert world.of(Waiting) == [("", "wait", None, "2030-01-31T09:00:00+00:00")]
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("2030-01-31T09:00:00Z", "2030-01-31T09:00:00+00:00"),
+        ("2030-01-31T09:00:00.5+20:00", "2030-01-30T13:00:00.500000+00:00"),
+        ("2030-01-31T09:00:00+05:30:15.123456", "2030-01-31T03:29:44.876544+00:00"),
+    ],
+)
+def test_a_moment_to_wait_for_is_written_as_every_database_reads_it(
+    value: str, written: str
+) -> None:
+    world = started(step("wait", Delay(until=Constant(value))))
+    assert world.of(Waiting) == [("", "wait", None, written)]
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 1e300, 10**400, True, "90", None, [1]])
@@ -332,7 +342,17 @@ def test_a_duration_that_is_none_fails_the_step(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["soon", "2030-01-31T09:00:00", "2030-13-01T00:00:00Z", "", 5, None]
+    "value",
+    [
+        "soon",
+        "2030-01-31T09:00:00",
+        "2030-13-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:00:00-14:00",
+        "",
+        5,
+        None,
+    ],
 )
 def test_a_moment_that_is_none_fails_the_step(value: Any) -> None:
     world = started(step("wait", Delay(until=Constant(value)), on_error=CONTINUE))
