@@ -101,7 +101,7 @@ def as_trigger(entrance: Entrance, data: Json) -> Json:
     """What `{{trigger.…}}` is in a run that somebody started by hand.
 
     A workflow that waits for changes of records finds the data as its `record`, too. That record is
-    of the trigger's object, so what it is called by elsewhere (`order_id` for `orders`) is its `id`.
+    of the trigger's object, so what others call it by (`order_id` for `orders`) is its `id`.
     """
     value = {} if data is None else data
     trigger = entrance.trigger
