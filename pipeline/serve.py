@@ -223,4 +223,5 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
 
 
 async def _connection(settings: Settings) -> Connection:
-    return await connect_database(settings.database_url, Session("permaflow orchestrator journal"))
+    session = Session("permaflow orchestrator journal", plans="force_generic_plan")
+    return await connect_database(settings.database_url, session)

@@ -42,7 +42,8 @@ _LASTING = {
 class Session:
     """What every connection of a process has in common.
 
-    `role` is set once, when it connects. `prepare_threshold=None` suits a PgBouncer.
+    `role` is set once, when it connects. `prepare_threshold=None` suits a PgBouncer. With
+    `plans="force_generic_plan"` a statement is planned once, not for the values of each call.
     """
 
     application_name: str = "permaflow"
@@ -50,6 +51,7 @@ class Session:
     statement_timeout: timedelta = timedelta(seconds=30)
     idle_timeout: timedelta = timedelta(seconds=10)
     prepare_threshold: int | None = 1
+    plans: str = "auto"
 
     def options(self) -> dict[str, Any]:
         """What the driver needs to connect."""
@@ -66,6 +68,7 @@ class Session:
         values = {
             "role": self.role or "none",
             "statement_timeout": f"{self.statement_timeout // timedelta(milliseconds=1)}ms",
+            "plans": self.plans,
             "idle_timeout": f"{self.idle_timeout // timedelta(milliseconds=1)}ms",
         }
         await connection.execute(_CONFIGURE, values)

@@ -95,9 +95,8 @@ async def test_a_plan_that_was_made_on_an_empty_table_looks_ids_up(
     """It is kept while the table grows; one that reads a whole table or index would get slower."""
     text = numbered(QUERIES[name])
     count = len(set(re.findall(r"\$\d+", text)))
-    session = await connect(database_url, Session())
+    session = await connect(database_url, Session(plans="force_generic_plan"))
     async with session:
-        await session.execute("set plan_cache_mode = force_generic_plan")
         await session.execute(f"prepare hot as {text}".encode())
         nulls = ", ".join(["null"] * count)
         cursor = await session.execute(f"explain (format json) execute hot({nulls})".encode())
