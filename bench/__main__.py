@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from bench import report
 from bench.report import Line
 from permaflow.errors import PermaflowError
@@ -102,7 +100,7 @@ def main() -> int:
     given = _arguments()
     telemetry.configure("WARNING", "console")
     try:
-        whole = uvloop.run(_everything(given))
+        whole = asyncio.run(_everything(given))
     except asyncio.CancelledError:
         print("\nstopped, and all that was started with it", file=sys.stderr)
         return 130
