@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -194,3 +195,22 @@ def _ps(pid: int, column: str) -> str:
         ["ps", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return done.stdout.strip()
+
+
+def end_those_in(folder: Path) -> int:
+    """kill -9 for every process that works in `folder`; how many there were. Linux only.
+
+    A server's own children may outlive it: PostgreSQL's hold its shared memory meanwhile, and a
+    new server refuses to start beside them.
+    """
+    ended = 0
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            inside = entry.readlink().is_relative_to(folder)
+        except OSError:
+            continue  # It is gone, or somebody else's.
+        if inside:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+                ended += 1
+    return ended

@@ -13,7 +13,16 @@ from typing import Protocol
 
 from permaflow.errors import ServerError
 from pipeline.embedded.directory import DataDirectory
-from pipeline.embedded.process import POLL, Launch, end, remember, remembered, spawn, until_exit
+from pipeline.embedded.process import (
+    POLL,
+    Launch,
+    end,
+    end_those_in,
+    remember,
+    remembered,
+    spawn,
+    until_exit,
+)
 
 _PROBE_LIMIT = 5.0
 _KILL_LIMIT = 10.0
@@ -137,6 +146,7 @@ class Server:
             process.kill()
         async with asyncio.timeout(_KILL_LIMIT):
             await until_exit(process)
+        end_those_in(self._directory.path.resolve() / self.name)
         self._forget()
 
     async def restart(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from pathlib import Path
 
 import nats
@@ -153,3 +155,23 @@ async def test_a_pid_file_whose_number_belongs_to_a_stranger_is_no_obstacle(
     finally:
         stranger.kill()
         await stranger.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
+async def test_a_child_that_outlives_its_postgres_does_not_keep_the_next_one_from_starting(
+    make_stack: StackMaker,
+) -> None:
+    stack = await make_stack("postgres")
+    server = stack.servers["postgres"]
+    connection = await psycopg.AsyncConnection.connect(stack.database_url, autocommit=True)
+    cursor = await connection.execute("select pg_backend_pid()")
+    (backend,) = await cursor.fetchone()
+    os.kill(backend, signal.SIGSTOP)
+
+    await server.kill()
+    async with asyncio.timeout(20):
+        await server.start()
+
+    async with await psycopg.AsyncConnection.connect(stack.database_url) as again:
+        await again.execute("select 1")
+    await connection.close()
