@@ -55,6 +55,10 @@ async def served(
     await asyncio.wait_for(serving, 20)
 
 
+# schemathesis draws from `random` inside its own strategies, of which Hypothesis warns now and then.
+@pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
 async def test_every_door_answers_as_it_is_described(
     served: httpx.AsyncClient, store: Database
 ) -> None:
