@@ -8,8 +8,10 @@ for one row, and half of the CPU (80 µs instead of 150). Everything else of the
 from __future__ import annotations
 
 import asyncio
+import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -42,19 +44,20 @@ class Appender:
         self._answer: asyncio.Future[PGresult | None] | None = None
         self._result: PGresult | None = None
         self._socket = self._libpq.socket
+        self._errors = select.poll()
+        self._errors.register(self._socket, 0)
         self._listening = True
         self._loop.add_reader(self._socket, self._readable)
 
     @property
     def closed(self) -> bool:
-        return self._libpq.status != pq.ConnStatus.OK
+        return not self._listening or self._libpq.status != pq.ConnStatus.OK
 
     async def prepare(self, rows: str, rows_and_ends: str) -> None:
         """The two statements. Raises `psycopg.Error`; the connection is closed then."""
         try:
             for name, statement in ((_ROWS, rows), (_ROWS_AND_ENDS, rows_and_ends)):
-                self._libpq.send_prepare(name, statement.encode())
-                await self._sent()
+                await self._ask(partial(self._libpq.send_prepare, name, statement.encode()))
         except psycopg.Error:
             await self.close()
             raise
@@ -81,8 +84,8 @@ class Appender:
                 _array(_TEXT, [error.encode() if error else None for _, _, error in ended]),
             ]
         name = _ROWS_AND_ENDS if ended else _ROWS
-        self._libpq.send_query_prepared(name, columns, (_BINARY,) * len(columns), _BINARY)
-        await self._sent()
+        formats = (_BINARY,) * len(columns)
+        await self._ask(partial(self._libpq.send_query_prepared, name, columns, formats, _BINARY))
 
     async def close(self) -> None:
         self._stop_listening()
@@ -95,16 +98,19 @@ class Appender:
         if self._listening:
             self._listening = False
             self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
-    async def _sent(self) -> None:
-        """Flush what was sent, and wait for its result."""
+    async def _ask(self, send: Callable[[], None]) -> None:
+        """Send, and wait for the result. All that calls libpq may find the connection lost."""
         try:
             self._answer = self._loop.create_future()
+            send()
             while self._libpq.flush() == 1:
                 await self._writable()
             result = await self._answer
         except BaseException:
-            await self.close()
+            self._stop_listening()
+            await self._connection.close()
             raise
         finally:
             self._answer = None
@@ -113,25 +119,36 @@ class Appender:
 
     async def _writable(self) -> None:
         """Wait until the socket takes more: a batch may be larger than its buffer."""
+        assert self._answer is not None
         ready = self._loop.create_future()
         self._loop.add_writer(
             self._socket, lambda: None if ready.done() else ready.set_result(None)
         )
         try:
-            await ready
+            await asyncio.wait((ready, self._answer), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._loop.remove_writer(self._socket)
+            if self._listening:
+                self._loop.remove_writer(self._socket)
+        if self._answer.done():
+            self._answer.result()
 
     def _readable(self) -> None:
-        """The server said something: keep the result once it is whole."""
+        """The server said something: keep the result once it is whole.
+
+        libuv calls this once when a connection is reset, and never again, even if there was
+        something to read before the end: so it has to look for the end itself.
+        """
         try:
             self._libpq.consume_input()
             while not self._libpq.is_busy():
                 result = self._libpq.get_result()
                 if result is None:
                     self._give(self._result)
-                    return
+                    break
                 self._result = result
+            if self._errors.poll(0):
+                self._libpq.consume_input()
+                raise lost()
         except psycopg.Error as error:
             self._stop_listening()
             if self._answer is not None and not self._answer.done():

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import socket
+import struct
+import threading
 from contextlib import suppress
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
 import pytest
+import uvloop
 
 from permaflow.errors import ConflictError, InputError, StoreError, StoreUnavailableError
 from pipeline.ids import new_id
@@ -150,6 +157,102 @@ async def test_connections_may_be_lost_again_and_again(journal: Journal, databas
         await commit(alone=False)
         assert await commit(alone=True)
         assert await commit(alone=False)
+
+
+def cut(journal: Journal) -> None:
+    """The appender's connection is gone, and nobody has looked at it since."""
+    assert journal._appender is not None
+    descriptor = os.dup(journal._appender._libpq.socket)
+    with socket.socket(fileno=descriptor) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+async def test_a_connection_that_is_found_lost_while_sending_is_let_go(journal: Journal) -> None:
+    for _ in range(3):
+        await journal.commit(append(1))
+        cut(journal)
+        with pytest.raises(StoreUnavailableError):
+            await journal.commit(append(1))
+        async with asyncio.timeout(5):
+            batch = append(1)
+            batch.statuses.append((batch.runs[0], "waiting"))
+            await journal.commit(batch)
+            await journal.commit(append(1))
+
+
+async def test_a_connection_that_is_lost_while_much_is_sent_is_let_go(journal: Journal) -> None:
+    await journal.commit(append(1))
+    entries = '[["x","' + "y" * 1_000_000 + '"]]'
+    sending = asyncio.create_task(journal.commit(append(*range(1, 100), entries=entries)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cut(journal)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError):
+            await sending
+        await journal.commit(append(1))
+
+
+class Crashing:
+    """A server in front of the real one that, once told so, answers as one does whose postmaster
+    was killed: with a last word, and a reset.
+    """
+
+    LAST_WORD = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._real = (parts.hostname or "", parts.port or 5432)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        user = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()
+        self.crashes = False
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._real) as server:
+            while True:
+                ready, _, _ = select.select([client, server], [], [])
+                for source in ready:
+                    data = source.recv(65_536)
+                    if not data:
+                        return
+                    if source is client and self.crashes:
+                        self.crashes = False
+                        size = struct.pack("!I", len(self.LAST_WORD) + 4)
+                        client.sendall(b"E" + size + self.LAST_WORD)
+                        reset = struct.pack("ii", 1, 0)
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                        return
+                    (server if source is client else client).sendall(data)
+
+
+def test_a_reset_after_a_last_word_is_noticed_by_uvloop_too(database_url: str) -> None:
+    async def commit_through_crashes() -> None:
+        server = Crashing(database_url)
+        journal = Journal(lambda: psycopg.AsyncConnection.connect(server.url, autocommit=True))
+        for _ in range(20):
+            async with asyncio.timeout(5):
+                await journal.commit(append(1))
+                server.crashes = True
+                with pytest.raises(StoreError):
+                    await journal.commit(append(1))
+                await journal.commit(append(1))
+        await journal.close()
+        server.close()
+
+    uvloop.run(commit_through_crashes())
 
 
 async def test_what_could_not_be_prepared_is_prepared_later(
