@@ -20,7 +20,7 @@ from pipeline.core.events import (
     Woken,
 )
 
-MOST_EVENTS = 256
+MOST_EVENTS = 512
 """Events that are decided about in one transaction, if more have come. With many more the runners
 have nothing to do meanwhile, and then the orchestrators while the runners have it all.
 """

@@ -63,7 +63,7 @@ LEASE_AFTER = 3.0
 LEASE_EVERY = 5.0
 LEASE_FOR = 15.0
 _BATCH_CREDIT = 64
-_TOGETHER = 256
+_TOGETHER = 512
 """Steps that begin in one turn of the loop."""
 _AGAIN = timedelta(seconds=1)
 _ELSEWHERE = timedelta(seconds=2)
