@@ -55,7 +55,7 @@ async def served(
     await asyncio.wait_for(serving, 20)
 
 
-# schemathesis draws from `random` inside its own strategies, of which Hypothesis warns now and then.
+# schemathesis draws from `random` in its own strategies; now and then Hypothesis warns of it.
 @pytest.mark.filterwarnings(
     "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
 )
