@@ -69,6 +69,7 @@ class Batch:
             ]
             encoded = _encode_row(to_row(row)).decode()
             error = _encode_row(run.error).decode() if run.error is not None else None
+            live.weight += len(encoded)
             run.seq += 1
             self.runs.append(live)
             append.runs.append(run.id)
@@ -120,6 +121,7 @@ class Batch:
             if len(body) > self._inline:
                 ref = new_id()
                 self.append.payloads.append((ref, live.org, live.run.id, body))
+                live.weight += len(body)
                 entry = entry._replace(ref=str(ref))
         return dehydrate(entry)
 

@@ -33,10 +33,11 @@ class Mail:
 
     `again` is set by a redelivered message: what followed from it may never have been published.
     `nudge` is above 0 when the reconciler asks for it, who saw `seq` rows; see `wire.Wake`.
-    `woken` is set when the run is to begin, if it has not.
+    `woken` is set when the run is to begin, if it has not. `weight` is the size of the large values
+    that `refs` name, once they are loaded.
     """
 
-    __slots__ = ("again", "events", "messages", "nudge", "refs", "seq", "woken")
+    __slots__ = ("again", "events", "messages", "nudge", "refs", "seq", "weight", "woken")
 
     def __init__(self) -> None:
         self.events: list[wire.Event] = []
@@ -46,6 +47,7 @@ class Mail:
         self.nudge = 0
         self.seq = -1
         self.refs: list[UUID] = []
+        self.weight = 0
 
 
 def divide(messages: Sequence[Message], most: int = MOST_EVENTS) -> Iterator[Sequence[Message]]:

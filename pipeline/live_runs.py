@@ -29,16 +29,21 @@ OPEN = frozenset({"pending", "running", "waiting"})
 
 
 class LiveRun:
-    """A run with what the store knows beside its journal. `status` is what the store says."""
+    """A run with what the store knows beside its journal. `status` is what the store says.
 
-    __slots__ = ("fresh", "org", "run", "status", "workflow_id")
+    `weight` is the size of what it holds, in bytes of JSON; `counted` is what `LiveRuns` knows of.
+    """
 
-    def __init__(self, run: Run, stored: StoredRun) -> None:
+    __slots__ = ("counted", "fresh", "org", "run", "status", "weight", "workflow_id")
+
+    def __init__(self, run: Run, stored: StoredRun, weight: int) -> None:
         self.run = run
         self.org = stored.org
         self.workflow_id = stored.workflow_id
         self.status = stored.status
         self.fresh = True
+        self.weight = weight
+        self.counted = 0
 
 
 class Unrunnable:
@@ -67,12 +72,14 @@ class Later:
 
 
 class LiveRuns:
-    """Run id → state, the most recently used ones."""
+    """Run id → state, the most recently used ones: at most `size`, which hold at most `weight`."""
 
-    def __init__(self, journal: Journal, programs: Programs, size: int) -> None:
+    def __init__(self, journal: Journal, programs: Programs, size: int, weight: int) -> None:
         self._journal = journal
         self._programs = programs
         self._size = size
+        self._most = weight
+        self.weight = 0
         self._kept: OrderedDict[UUID, LiveRun] = OrderedDict()
 
     def __len__(self) -> int:
@@ -101,22 +108,27 @@ class LiveRuns:
     def keep(self, live: LiveRun) -> None:
         """Remember a run whose state is what the store has."""
         self._kept[live.run.id] = live
-        if len(self._kept) > self._size:
-            self._kept.popitem(last=False)
+        self.weight += live.weight - live.counted
+        live.counted = live.weight
+        while len(self._kept) > self._size or (self.weight > self._most and len(self._kept) > 1):
+            self.forget(next(iter(self._kept)))
 
     def forget(self, run_id: UUID) -> None:
-        self._kept.pop(run_id, None)
+        live = self._kept.pop(run_id, None)
+        if live is not None:
+            self.weight -= live.counted
+            live.counted = 0
 
     def forget_older(self, run_id: UUID, seq: int) -> None:
         """Forget a state that is known to be older than the store's, which has so many rows."""
         live = self._kept.get(run_id)
         if live is not None and live.run.seq < seq:
-            del self._kept[run_id]
+            self.forget(run_id)
 
     def forget_all(self, besides: Callable[[UUID], bool]) -> None:
         """Forget every run but those that `besides` speaks for."""
         for run_id in [run_id for run_id in self._kept if not besides(run_id)]:
-            del self._kept[run_id]
+            self.forget(run_id)
 
     async def _revive(self, stored: StoredRun) -> LiveRun | Unrunnable | Later:
         if stored.status not in OPEN:
@@ -136,18 +148,20 @@ class LiveRuns:
     async def _replay(self, stored: StoredRun) -> LiveRun:
         program = await self._programs.get(stored.workflow_id, stored.version)
         rows = [(seq, from_row(_decode(entries))) for seq, entries in stored.rows]
-        values = await self._values(stored, rows)
+        values, weight = await self._values(stored, rows)
         if stored.input_ref is not None:
             trigger_input: Json = values.get(str(stored.input_ref))
         else:
             trigger_input = _decode(stored.input) if stored.input is not None else None
         run = Run(stored.id, program, trigger_input, stored.trigger)
         replay(run, [(seq, [_hydrate(entry, values) for entry in row]) for seq, row in rows])
-        return LiveRun(run, stored)
+        weight += sum(len(entries) for _, entries in stored.rows) + len(stored.input or "")
+        return LiveRun(run, stored, weight)
 
     async def _values(
         self, stored: StoredRun, rows: list[tuple[int, list[Entry]]]
-    ) -> dict[str, Json]:
+    ) -> tuple[dict[str, Json], int]:
+        """The large values of a run by their references, and how large they are together."""
         refs = {
             entry.ref
             for _, row in rows
@@ -158,9 +172,10 @@ class LiveRuns:
         if stored.input_ref is not None:
             wanted.append(stored.input_ref)
         if not wanted:
-            return {}
+            return {}, 0
         bodies = await self._journal.payloads(wanted)
-        return {str(ref): _decode(body) for ref, body in bodies.items()}
+        values = {str(ref): _decode(body) for ref, body in bodies.items()}
+        return values, sum(map(len, bodies.values()))
 
 
 def _hydrate(entry: Entry, values: dict[str, Json]) -> Entry:

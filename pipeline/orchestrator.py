@@ -74,7 +74,7 @@ class Orchestrator:
         self._type_of = type_of
         self._settings = settings
         self._dead_letter = dead_letter
-        self._runs = LiveRuns(journal, programs, settings.cache_runs)
+        self._runs = LiveRuns(journal, programs, settings.cache_runs, settings.cache_bytes)
         self._changed = asyncio.Event()
         self._members = Members(bus, "orchestrator", self._changed.set)
         self._held: set[int] = set()
@@ -317,6 +317,7 @@ class Orchestrator:
         if run.finished:
             self._runs.forget(run.id)
         else:
+            live_run.weight += mail.weight
             self._runs.keep(live_run)
             live_run.status = run.status
         return True
@@ -378,7 +379,10 @@ class Orchestrator:
         refs = [ref for mail in mails.values() for ref in mail.refs]
         if not refs:
             return {}
-        return {ref: _decode(body) for ref, body in (await self._journal.payloads(refs)).items()}
+        bodies = await self._journal.payloads(refs)
+        for mail in mails.values():
+            mail.weight = sum(len(bodies[ref]) for ref in mail.refs if ref in bodies)
+        return {ref: _decode(body) for ref, body in bodies.items()}
 
     async def _leased(self, mails: Mapping[UUID, Mail]) -> set[tuple[UUID, str]]:
         ids = [run_id for run_id, mail in mails.items() if mail.nudge or mail.again]

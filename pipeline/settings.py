@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     cache_runs: int = Field(
         20_000, ge=1, description="Runs whose state an orchestrator keeps in memory."
     )
+    cache_bytes: int = Field(
+        256_000_000,
+        ge=1_000_000,
+        description="How much they may hold together, as JSON; memory takes several times that.",
+    )
     database_pool: int = Field(4, ge=1, le=200, description="Connections per process.")
     reconcile_after: float = Field(
         5.0, gt=0, description="A running run that is silent for so long is looked at."
