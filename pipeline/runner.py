@@ -12,6 +12,7 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
     message cannot be read       dead letter, term
     task type is not here        given back for another runner; after a minute the step fails
     task raises                  a retryable failure
+    runner does not survive it   after ten deliveries a retryable failure
     store away                   the step waits with its config or its output until it is back
     result has no receipt        not acked; the message comes again, and its steps run again
     stop is asked for            8 s to finish; then cancelled, and the messages given back
@@ -20,7 +21,7 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -48,6 +49,7 @@ from pipeline.settings import Settings
 from pipeline.telemetry import log
 from pipeline.wire import (
     Dispatch,
+    Dispatches,
     Inbox,
     StepDone,
     StepFailed,
@@ -66,8 +68,11 @@ _BATCH_CREDIT = 64
 _TOGETHER = 512
 """Steps that begin in one turn of the loop."""
 _AGAIN = timedelta(seconds=1)
-_ELSEWHERE = timedelta(seconds=2)
-_DELIVERIES = 30
+_ELSEWHERE = timedelta(seconds=6)
+_DELIVERIES = 10
+"""After so many, a message is not waited for any longer: nobody knows its task, or survives it."""
+
+_LOST = "No runner that had this step came back."
 _MAX_MESSAGE = 512 * 1024
 _MAX_PAUSE = 2.0
 _encode_json = msgspec.json.Encoder().encode
@@ -260,15 +265,33 @@ class Runner:
                     message.term()
                     subscription.release()
                     continue
-                if message.deliveries < _DELIVERIES and not self._knows(dispatches.steps):
+                known = self._knows(dispatches.steps)
+                if not known and message.deliveries < _DELIVERIES:
                     message.nak(_ELSEWHERE)
                     subscription.release()
                     continue
                 message.keep()
                 work = _Work(message, dispatches.org, len(dispatches.steps), subscription)
                 begun += work.open
+                if known and message.deliveries >= _DELIVERIES:
+                    self._give_up(work, dispatches)
+                    continue
                 for dispatch in dispatches.steps:
                     self._begin(dispatch, work, stage)
+
+    def _give_up(self, work: _Work, dispatches: Dispatches) -> None:
+        """No runner that had this message came back. One of its steps may be what ended them: each
+        gets a message of its own, and a step that was alone has failed.
+        """
+        alone = len(dispatches.steps) == 1
+        for dispatch in dispatches.steps:
+            log.warning(telemetry.STEP_LOST, run_id=str(dispatch.run_id), node=dispatch.node)
+            if alone:
+                self._finish(work, failed(dispatch, "runner_lost", _LOST, retryable=True))
+            else:
+                message = encode(Dispatches(dispatches.org, [dispatch]))
+                self._publish(work.message.subject, message, [work])
+                self._finish(work, None)
 
     def _knows(self, steps: Sequence[Dispatch]) -> bool:
         """Another runner may have what is not installed here, or not yet."""
@@ -386,12 +409,16 @@ class Runner:
             task.add_done_callback(self._tasks.discard)
 
     def _send(self, partition: int, org: str, parcel: _Parcel) -> None:
+        data = encode(Inbox(parcel.events))
+        self._publish(inbox(partition, org), data, parcel.works.values())
+
+    def _publish(self, subject: str, data: bytes, works: Iterable[_Work]) -> None:
         try:
-            receipt = self._bus.send(inbox(partition, org), encode(Inbox(parcel.events)))
+            receipt = self._bus.send(subject, data)
         except BusError as error:
             receipt = asyncio.get_running_loop().create_future()
             receipt.set_exception(error)
-        for work in parcel.works.values():
+        for work in works:
             work.receipts.append(receipt)
 
     async def _ack(self, works: Sequence[_Work]) -> None:

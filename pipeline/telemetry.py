@@ -101,6 +101,13 @@ STEP_LOGGED = event("step.logged", "info", "A task wrote a line.", "run_id", "no
 STEP_STOPPED = event(
     "step.stopped", "debug", "A task was stopped: its result is no longer wanted.", "run_id", "node"
 )
+STEP_LOST = event(
+    "step.lost",
+    "warning",
+    "No runner that had this step came back; it is tried alone, or has failed.",
+    "run_id",
+    "node",
+)
 MESSAGE_UNREADABLE = event(
     "message.unreadable", "error", "A message went to the dead letters.", "subject", "reason"
 )

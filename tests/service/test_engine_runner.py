@@ -13,10 +13,12 @@ from permaflow.task import Done, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import runner, tools
 from pipeline.bus.port import Message
+from pipeline.bus.subjects import step as step_subject
 from pipeline.core.entries import Failed, Retrying, Succeeded
 from pipeline.ids import new_id
 from pipeline.runner import Runner
 from pipeline.settings import load_settings
+from pipeline.store import runs
 from pipeline.wire import Dispatch, Dispatches, Stopped, encode
 from specs.dialects import compile_document
 from tests.fix_engine import Engine, Script, graph, task
@@ -190,6 +192,33 @@ class _Once:
         return []
 
     def release(self, count: int = 1) -> None: ...
+
+
+async def test_a_step_that_no_runner_survives_fails_in_the_end(engine: Engine) -> None:
+    workflow_id = await engine.workflow(graph(task("a", seconds=30), edges=["t>a"]))
+    first, second = await engine.start(workflow_id, count=2)
+    for run_id in (first, second):
+        await engine.until(run_id, "running")
+    engine.started["a"] = started = asyncio.Event()
+    async with asyncio.timeout(10):
+        while len(engine.attempts) < 2:
+            await started.wait()
+            started.clear()
+    dispatches = [Dispatch(id_, "", "a", 1, "test_script", {}, 30.0) for id_ in (first, second)]
+    settings = load_settings()
+    vertex = Runner(engine.bus, engine.types, None, None, settings, [], print)  # type: ignore[arg-type]
+    for steps in ([dispatches[0]], dispatches):
+        letter = Letter(deliveries=10)
+        letter.subject = step_subject("code", engine.org.hex)
+        letter.data = encode(Dispatches(engine.org.hex, steps))
+        await vertex._read("code", _Once(letter, lambda: None))  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            assert await letter.end == "ack"
+    ended = await engine.until(first)
+    assert orjson.loads(ended.error or b"")["code"] == "runner_lost"
+    assert (await engine.database.run(runs.get, engine.org, second)).status == "running"
+    await engine.cancel(second)
+    assert (await engine.until(second)).status == "cancelled"
 
 
 async def test_a_step_that_is_cancelled_before_its_first_turn_is_through() -> None:
