@@ -17,7 +17,7 @@ from uuid import UUID
 
 import orjson
 
-from permaflow.errors import SettingsError, StoreError
+from permaflow.errors import SettingsError, StoreError, StoreUnavailableError
 from permaflow.plan import Json
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import builtins, telemetry
@@ -59,18 +59,28 @@ class Parts:
         return orjson.loads(found.document)
 
     def dead_letter(self, source: str, position: str, raw: bytes) -> None:
-        """Put a message aside. Does not wait; a failure is logged."""
+        """Put a message aside. Does not wait, and goes on while the store is away."""
         telemetry.DEAD_LETTERS.labels(source).inc()
         letter = dead_letters.Unreadable(source, position, "It cannot be decoded.", raw, None)
-        task = asyncio.ensure_future(self.database.run(dead_letters.add, [letter]))
+        task = asyncio.ensure_future(_put_aside(self.database, letter))
         _background.add(task)
         task.add_done_callback(_done)
 
 
-_background: set[asyncio.Future[list[UUID]]] = set()
+async def _put_aside(database: Database, letter: dead_letters.Unreadable) -> None:
+    while True:
+        try:
+            await database.run(dead_letters.add, [letter])
+            return
+        except StoreUnavailableError as error:
+            log.warning(telemetry.BATCH_FAILED, vertex="dead letters", error=str(error))
+            await asyncio.sleep(1.0)
 
 
-def _done(task: asyncio.Future[list[UUID]]) -> None:
+_background: set[asyncio.Future[None]] = set()
+
+
+def _done(task: asyncio.Future[None]) -> None:
     _background.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning(telemetry.BATCH_FAILED, vertex="dead letters", error=str(error))
@@ -110,6 +120,8 @@ async def serve(
             await asyncio.wait({running}, timeout=DRAIN)
             running.cancel()
         waiting.cancel()
+        if _background:
+            await asyncio.wait(_background, timeout=1.0)
         await server.close()
         if running.done() and not running.cancelled() and (error := running.exception()):
             raise error
