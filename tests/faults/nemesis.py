@@ -52,6 +52,14 @@ async def wipe_jetstream(cluster: Cluster, chance: random.Random, seen: Counter[
     seen["wiped"] += 1
 
 
+async def wipe_what_waits(cluster: Cluster, chance: random.Random, seen: Counter[str]) -> None:
+    """With nobody there who has it already: what waits in the queues of the runners is lost."""
+    for member in cluster.pick("runner"):
+        cluster.signal(member, signal.SIGKILL)
+    await asyncio.sleep(0.3)
+    await wipe_jetstream(cluster, chance, seen)
+
+
 async def stop_a_runner(cluster: Cluster, chance: random.Random, seen: Counter[str]) -> None:
     """Longer than a message is waited for, so that another runner does its work again."""
     member = chance.choice(cluster.pick("runner"))

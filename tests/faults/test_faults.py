@@ -231,7 +231,7 @@ async def test_restarting_postgres_loses_nothing(server_dir: Path, seconds: floa
 
 async def test_without_the_reconciler_a_deleted_store_is_noticed(server_dir: Path) -> None:
     async with trial(server_dir, plant="no_reconciler") as test:
-        await asyncio.gather(test.load(9.0), test.torment(9.0, nemesis.wipe_jetstream, every=0.4))
+        await asyncio.gather(test.load(5.0), test.torment(5.0, nemesis.wipe_what_waits))
         stuck, _ = await test.verdict()
         assert stuck > 0
 
