@@ -87,7 +87,7 @@ class Beats:
                 self._wait(self._pause())
             except OSError:
                 self._hang_up()
-                select.select([self._woken], [], [], RETRY)
+                _readable([self._woken], RETRY)
         self._hang_up()
 
     def _beat(self) -> None:
@@ -118,7 +118,7 @@ class Beats:
         if self._asleep and self._due:  # added after `seconds` was chosen
             seconds = self._tick
         readers = [self._woken] + ([self._socket] if self._socket is not None else [])
-        readable, _, _ = select.select(readers, [], [], seconds)
+        readable = _readable(readers, seconds)
         self._asleep = False
         if self._woken in readable:
             self._woken.recv(4096)
@@ -166,3 +166,14 @@ class Beats:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _readable(sockets: list[socket.socket], seconds: float) -> list[socket.socket]:
+    """Those that have something to say, after so many seconds at most. Not by `select`, which knows
+    no descriptor above 1,023: a runner with many steps has more files open than that.
+    """
+    poll = select.poll()
+    by_descriptor = {each.fileno(): each for each in sockets}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    return [by_descriptor[descriptor] for descriptor, _ in poll.poll(seconds * 1000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -188,6 +189,22 @@ async def test_beats_start_again_after_a_long_time_without_work(connected: Conne
     other = await second.subscribe(IMPATIENT, 1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(other.batch(), 1.5)
+
+
+async def test_beats_do_not_mind_how_many_files_are_open(connected: Connect) -> None:
+    first, second = await connected(), await connected()
+    reader = await first.subscribe(IMPATIENT, 1)
+    await first.send("t.one.c.x", b"work")
+    [message] = await received(reader, 1)
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        message.keep()
+        other = await second.subscribe(IMPATIENT, 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(other.batch(), 1.5)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 async def test_a_kept_message_is_delivered_again_once_it_is_given_back(bus: Bus) -> None:
