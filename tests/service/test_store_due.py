@@ -92,6 +92,17 @@ async def test_a_later_attempt_takes_the_lease_and_an_earlier_one_never_does(
     assert await holders(store) == [("b", 2)]
 
 
+async def test_a_runner_that_has_two_attempts_of_a_step_holds_the_later_one(
+    store: Database, org: UUID
+) -> None:
+    other = HeldStep(UUID(int=8), "charge", 1, org, MINUTE)
+    held = [step(org, 2), other, step(org, 1)]
+    for _ in range(2):
+        taken = await store.run(leases.renew, "a", held, MINUTE)
+        assert taken == {(UUID(int=7), "charge"), (UUID(int=8), "charge")}
+    assert sorted(await holders(store)) == [("a", 1), ("a", 2)]
+
+
 async def test_a_lease_is_given_back_only_by_its_holder(store: Database, org: UUID) -> None:
     await store.run(leases.renew, "a", [step(org)], MINUTE)
     given = [(UUID(int=7), "charge", 1)]

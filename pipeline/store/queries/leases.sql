@@ -1,12 +1,14 @@
 -- name: renew
 -- Takes or prolongs leases. A lease that somebody else still holds for the same or a later attempt stays
--- theirs; it is missing from the answer.
+-- theirs; it is missing from the answer. Of several attempts of one step the last one counts: an earlier one that
+-- does not end must not keep all others of its runner from being prolonged.
 insert into permaflow.lease as lease (run_id, step, attempt, org_id, holder, until, deadline)
-select run_id, step, attempt, org_id, %(holder)s, statement_timestamp() + make_interval(secs => %(duration)s),
+select distinct on (run_id, step) run_id, step, attempt, org_id, %(holder)s,
+  statement_timestamp() + make_interval(secs => %(duration)s),
   clock_timestamp() + make_interval(secs => remaining)
 from unnest(%(run_ids)s::uuid[], %(steps)s::text[], %(attempts)s::int4[], %(orgs)s::uuid[], %(remaining)s::float8[])
   as held (run_id, step, attempt, org_id, remaining)
-order by run_id, step
+order by run_id, step, attempt desc
 on conflict (run_id, step) do update
 set attempt = excluded.attempt, holder = excluded.holder, until = excluded.until, deadline = excluded.deadline
 where lease.attempt < excluded.attempt
