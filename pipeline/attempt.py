@@ -70,16 +70,17 @@ async def attempt(
             return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
         if running.cancelling():
             raise
-        return _crashed(dispatch, error)  # nobody cancelled it: it awaited what somebody did
+        return crashed(dispatch, error)  # nobody cancelled it: it awaited what somebody did
     except PermaflowError as error:
         return judged(dispatch, failure(error))
     except (Exception, SystemExit) as error:
-        return _crashed(dispatch, error)
+        return crashed(dispatch, error)
     finally:
         handle.cancel()
 
 
-def _crashed(dispatch: Dispatch, error: BaseException) -> Result:
+def crashed(dispatch: Dispatch, error: BaseException) -> Result:
+    """The result of what was never meant to be raised: another attempt may fare better."""
     log.exception(
         telemetry.STEP_CRASHED,
         run_id=str(dispatch.run_id),

@@ -40,7 +40,7 @@ from permaflow.errors import (
 from permaflow.task import failure
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import telemetry
-from pipeline.attempt import Result, Services, attempt, failed, judged
+from pipeline.attempt import Result, Services, attempt, crashed, failed, judged
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
 from pipeline.carrying import fault_of
@@ -56,6 +56,7 @@ from pipeline.wire import (
     decode_dispatches,
     decode_stopped,
     encode,
+    plain,
 )
 
 GRACE = 8.0
@@ -75,7 +76,7 @@ _DELIVERIES = 10
 _LOST = "No runner that had this step came back."
 _MAX_MESSAGE = 512 * 1024
 _MAX_PAUSE = 2.0
-_encode_json = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder(enc_hook=plain).encode
 _decode_json = msgspec.json.Decoder().decode
 
 _seconds_of = lru_cache(maxsize=1_000)(telemetry.STEP_SECONDS.labels)
@@ -341,6 +342,8 @@ class Runner:
             return await self._shrink(result, org)
         except PermaflowError as error:
             return judged(dispatch, failure(error))
+        except Exception as error:  # a step whose end nobody tells would be held for ever
+            return crashed(dispatch, error)
 
     async def _shrink(self, result: Result, org: str) -> Result:
         """The result with a large output put into the store, or refused."""

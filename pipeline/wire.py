@@ -137,7 +137,19 @@ class Stopped(msgspec.Struct, array_like=True, frozen=True, tag="x"):
     steps: list[tuple[UUID, str, str, int]]
 
 
-encode = msgspec.msgpack.Encoder().encode
+def plain(value: object) -> str | int:
+    """A text or a whole number of a class of its own, as many libraries make them, as what it is.
+
+    For encoders, which know only the classes that JSON has. Raises `TypeError` for anything else.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    raise TypeError(f"A {type(value).__name__} cannot be carried.")
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
 decode_dispatches = msgspec.msgpack.Decoder(Dispatches).decode
 decode_inbox = msgspec.msgpack.Decoder(Inbox).decode
 decode_finished = msgspec.msgpack.Decoder(Finished).decode

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from permaflow.errors import NotFoundError, StoreUnavailableError
-from permaflow.task import Done, Retry, TaskType
+from permaflow.task import Done, Reject, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import runner, tools
 from pipeline.bus.port import Message
@@ -60,6 +60,44 @@ async def test_a_task_that_breaks_its_promise_fails_its_step(
     node = {"id": "a", "type": "test_bad", "config": {}}
     _, entries = await engine.finished(graph(node, edges=["t>a"]))
     assert [entry.code for entry in entries if isinstance(entry, Failed)] == [code]
+
+
+class Marked(str):
+    """What libraries give back for text: Markup, NavigableString, numpy.str_."""
+
+
+class Ten(int):
+    """A number with a meaning."""
+
+
+async def test_kinds_of_text_and_of_numbers_are_carried_as_what_they_are(engine: Engine) -> None:
+    async def run(config: Script, _ctx: Any) -> Done | Reject:
+        if config.output == "fail":
+            said = Marked("sold out")
+            return Reject(said, code=Marked("none_left"), details={"left": Ten(10)})
+        return Done({"text": Marked("a"), "large": [Marked("b" * 40_000)], "n": Ten(10)})
+
+    engine.types.add(TaskType("test_kinds", "code", Script, Script, run))
+    node = {"id": "a", "type": "test_kinds", "config": {}}
+    ended, entries = await engine.finished(graph(node, edges=["t>a"]))
+    assert ended.status == "completed"
+    fails = node | {"config": {"output": "fail"}}
+    ended, entries = await engine.finished(graph(fails, edges=["t>a"]))
+    [failed] = [entry for entry in entries if isinstance(entry, Failed)]
+    assert (failed.code, failed.message) == ("none_left", "sold out")
+    assert failed.details == {"left": 10}
+
+
+async def test_an_error_of_ours_after_a_task_fails_its_step(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_value: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(runner, "fault_of", broken)
+    node = {"id": "a", "type": "test_script", "config": {"output": 1}}
+    ended, _ = await engine.finished(graph(node, edges=["t>a"]))
+    assert orjson.loads(ended.error or b"")["code"] == "crashed"
 
 
 class Touchy:
