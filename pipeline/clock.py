@@ -5,8 +5,8 @@ it, in the same transaction; claiming it only puts it off for a few seconds, so 
 again if the report was lost. Between two timers the clock sleeps: the doorbell `pf.timer` tells of
 an earlier one, and every few seconds it looks for itself.
 
-The reconciler makes liveness independent of the bus: a running run without a new row, whose steps
-no runner holds, is woken and its outstanding dispatches are published again.
+The reconciler makes liveness independent of the bus: a running run without a new row is woken, and
+those of its outstanding dispatches that no runner holds are published again.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Clock:
         above = UUID(int=0)
         while True:
             silent = await self._database.run(runs.silent, after, above=above, limit=_PAGE)
-            chosen = [run for run in silent if not queued or has_doubled(run.seconds, since)]
+            chosen = [run for run in silent if self._is_wanted(run, since, queued=queued)]
             if chosen:
                 post(self._bus, [(run.org, Wake(run.id, nudge, run.seq)) for run in chosen])
                 telemetry.NUDGES.inc(len(chosen))
@@ -178,6 +178,16 @@ class Clock:
             if len(silent) < _PAGE:
                 return
             above = silent[-1].id
+
+    def _is_wanted(self, run: runs.SilentRun, since: float, *, queued: bool) -> bool:
+        """Whether to nudge it now. A long step is mostly all that its run waits for, but another
+        one beside it may have got lost: so such a run is nudged seldom, but is.
+        """
+        if queued:
+            return has_doubled(run.seconds, since)
+        if run.leased:
+            return has_doubled(run.seconds, since, first=self._settings.reconcile_after)
+        return True
 
     async def _has_backlog(self) -> bool:
         """Whether dispatches wait for a runner: then a silent run is most likely one of these."""

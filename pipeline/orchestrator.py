@@ -218,7 +218,7 @@ class Orchestrator:
         self,
         mails: Mapping[UUID, Mail],
         values: dict[UUID, object],
-        leased: set[tuple[UUID, str]],
+        leased: set[tuple[UUID, str, int]],
         receipts: list[asyncio.Future[None]],
         later: list[Message],
     ) -> dict[UUID, Mail]:
@@ -260,7 +260,7 @@ class Orchestrator:
         run_id: UUID,
         mail: Mail,
         values: dict[UUID, object],
-        leased: set[tuple[UUID, str]],
+        leased: set[tuple[UUID, str, int]],
         receipts: list[asyncio.Future[None]],
     ) -> None:
         """One run by itself, from the store. Conflicts are tried again; errors are counted."""
@@ -294,7 +294,7 @@ class Orchestrator:
         live_run: LiveRun,
         mail: Mail,
         values: dict[UUID, object],
-        leased: set[tuple[UUID, str]],
+        leased: set[tuple[UUID, str, int]],
     ) -> bool:
         """Decide for one run. False: it has to be loaded and looked at by itself."""
         run = live_run.run
@@ -326,7 +326,7 @@ class Orchestrator:
         self,
         live_run: LiveRun,
         held: set[tuple[tuple[str, str], int]],
-        leased: set[tuple[UUID, str]],
+        leased: set[tuple[UUID, str, int]],
     ) -> list[Dispatch]:
         """The dispatches that were out before this batch and still are, held by no runner."""
         run = live_run.run
@@ -334,7 +334,7 @@ class Orchestrator:
             effect
             for effect in outstanding(run)
             if ((effect.scope, effect.node), effect.attempt) in held
-            and (run.id, f"{effect.scope}/{effect.node}") not in leased
+            and (run.id, f"{effect.scope}/{effect.node}", effect.attempt) not in leased
         ]
 
     async def _commit(self, batch: Batch, receipts: list[asyncio.Future[None]]) -> None:
@@ -384,7 +384,7 @@ class Orchestrator:
             mail.weight = sum(len(bodies[ref]) for ref in mail.refs if ref in bodies)
         return {ref: _decode(body) for ref, body in bodies.items()}
 
-    async def _leased(self, mails: Mapping[UUID, Mail]) -> set[tuple[UUID, str]]:
+    async def _leased(self, mails: Mapping[UUID, Mail]) -> set[tuple[UUID, str, int]]:
         ids = [run_id for run_id, mail in mails.items() if mail.nudge or mail.again]
         return await self._journal.leased(ids) if ids else set()
 

@@ -146,12 +146,12 @@ class Journal:
             cursor = await connection.execute(_GET_PAYLOADS, (list(refs),), binary=True)
             return dict(await cursor.fetchall())
 
-    async def leased(self, ids: Sequence[UUID]) -> set[tuple[UUID, str]]:
-        """The steps of these runs that a runner still holds."""
+    async def leased(self, ids: Sequence[UUID]) -> set[tuple[UUID, str, int]]:
+        """The steps of these runs that a runner still holds, and which attempt of them."""
         connection = await self._open()
         with store_errors():
             cursor = await connection.execute(_LIVE_LEASES, (list(ids),), binary=True)
-            return {(run_id, step) for run_id, step in await cursor.fetchall()}
+            return {(run_id, step, attempt) for run_id, step, attempt in await cursor.fetchall()}
 
 
 def _stored(run: TupleRow, rows: Sequence[tuple[int, str]]) -> StoredRun:

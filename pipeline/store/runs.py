@@ -89,12 +89,16 @@ class CancelledRun:
 
 @dataclass(frozen=True, slots=True)
 class SilentRun:
-    """A running run that nothing happens to: its last row's number, silent for `seconds`."""
+    """A running run that nothing happens to: its last row's number, silent for `seconds`.
+
+    `leased`: a runner works on a step of it, which may be all there is to wait for.
+    """
 
     id: UUID
     seq: int
     org: UUID
     seconds: float
+    leased: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ async def silent(
     above: UUID = _START_OF_IDS,
     limit: int = 1000,
 ) -> list[SilentRun]:
-    """Running runs without a new row for `after` and without a live lease, by id above `above`."""
+    """Running runs without a new row for `after`, by id above `above`."""
     values = {"after": after.total_seconds(), "above": above, "limit": limit}
     return await every(connection, SilentRun, _SILENT, values)
 

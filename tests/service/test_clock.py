@@ -8,14 +8,16 @@ from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from pipeline import clock
+from permaflow.task import Done, TaskType
+from pipeline import clock, runner
 from pipeline.bus.subjects import step_channel
 from pipeline.clock import has_doubled
-from pipeline.store import runs
-from tests.fix_engine import Engine, graph, task
+from pipeline.store import leases, runs
+from tests.fix_engine import Engine, Script, graph, task
 
 
 def test_a_run_that_waits_in_a_queue_for_an_hour_is_nudged_a_few_times() -> None:
@@ -49,6 +51,46 @@ async def test_while_steps_wait_for_runners_silence_is_not_answered_every_time(
         await looked.wait()
     assert (await engine.bus.backlog(channel)).pending <= 4
     await engine.bus.pause(channel, None)
+    assert (await engine.until(run_id)).status == "completed"
+
+
+async def test_a_step_that_got_lost_does_not_wait_for_the_long_one_beside_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_AFTER", 0.1)
+    held, begun, enough = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    renew, send = leases.renew, engine.bus.send
+
+    async def renewed(*args: Any, **kwargs: Any) -> set[tuple[UUID, str]]:
+        taken = await renew(*args, **kwargs)
+        held.set()
+        return taken
+
+    def lossy(subject: str, data: bytes, key: str | None = None) -> asyncio.Future[None]:
+        if held.is_set() or not subject.startswith("pf.step.record"):
+            return send(subject, data, key)
+        receipt = asyncio.get_running_loop().create_future()
+        receipt.set_result(None)
+        return receipt
+
+    async def long(_config: Script, _ctx: Any) -> Done:
+        await enough.wait()
+        return Done()
+
+    async def short(_config: Script, _ctx: Any) -> Done:
+        begun.set()
+        return Done()
+
+    monkeypatch.setattr(leases, "renew", renewed)
+    monkeypatch.setattr(engine.bus, "send", lossy)
+    engine.types.add(TaskType("test_long", "code", Script, Script, long))
+    engine.types.add(TaskType("test_short", "record", Script, Script, short))
+    nodes = [{"id": kind, "type": f"test_{kind}", "config": {}} for kind in ("long", "short")]
+    document = graph(*nodes, edges=["t>long", "t>short"])
+    (run_id,) = await engine.start(await engine.workflow(document))
+    async with asyncio.timeout(15):
+        await begun.wait()
+    enough.set()
     assert (await engine.until(run_id)).status == "completed"
 
 

@@ -22,9 +22,10 @@ from pipeline.core.entries import Finished, Succeeded
 from pipeline.orchestrator import Orchestrator
 from pipeline.programs import Programs
 from pipeline.settings import load_settings
-from pipeline.store import orgs, runs, versions
+from pipeline.store import leases, orgs, runs, versions
 from pipeline.store.database import Database
 from pipeline.store.journal import Journal
+from pipeline.store.leases import HeldStep
 from pipeline.wire import (
     Dispatch,
     Event,
@@ -227,6 +228,23 @@ async def test_a_nudge_reaches_a_run_that_others_have_advanced_meanwhile(desk: D
     assert [step.node for step in desk.dispatched()] == ["a"]
     await desk.tell(here, Letter(Wake(run_id, 7, 2)))
     assert [(step.node, step.nudge) for step in desk.dispatched()] == [("a", 7)]
+
+
+async def test_a_runner_that_still_holds_an_earlier_attempt_does_not_hold_this_one(
+    desk: Desk,
+) -> None:
+    orchestrator = desk.orchestrator()
+    run_id = await desk.new(CHAIN)
+    await desk.tell(orchestrator, Letter(Wake(run_id)))
+    await desk.tell(orchestrator, Letter(StepParked(run_id, "", "a", 1, 0.0)))
+    ((key,),) = await desk.sql("select key from permaflow.timer where run_id = %s", [run_id])
+    await desk.tell(orchestrator, Letter(TimerDue(run_id, str(key))))
+    assert [step.attempt for step in desk.dispatched()] == [1, 2]
+    for attempt, sent_again in ((1, [2]), (2, [])):
+        held = HeldStep(run_id, "/a", attempt, desk.org, timedelta(minutes=1))
+        await desk.database.run(leases.renew, "runner", [held], timedelta(minutes=1))
+        await desk.tell(orchestrator, Letter(Wake(run_id, 7, 3)))
+        assert [step.attempt for step in desk.dispatched()] == sent_again
 
 
 async def test_a_nudge_that_comes_late_sends_nothing(desk: Desk) -> None:

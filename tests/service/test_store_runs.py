@@ -160,15 +160,16 @@ async def test_a_run_that_waits_or_has_ended_is_not_silent(
     assert await silent(store) == []
 
 
-async def test_a_run_with_a_live_lease_is_not_silent(
-    store: Database, org: UUID, workflow: UUID
+@pytest.mark.parametrize("lapsed", ["until", "deadline"])
+async def test_of_a_silent_run_is_told_whether_a_runner_holds_a_step(
+    store: Database, org: UUID, workflow: UUID, lapsed: str
 ) -> None:
     run_id = await old_run(store, org, workflow)
     held = HeldStep(run_id, "step", 1, org, MINUTE)
     await store.run(leases.renew, "runner", [held], MINUTE)
-    assert await silent(store) == []
-    await execute(store, "update permaflow.lease set until = now() - interval '1 second'")
-    assert await silent(store) == [(run_id, 0)]
+    assert [run.leased for run in await store.run(runs.silent, MINUTE)] == [True]
+    await execute(store, f"update permaflow.lease set {lapsed} = now() - interval '1 second'")
+    assert [run.leased for run in await store.run(runs.silent, MINUTE)] == [False]
 
 
 async def test_silent_runs_come_in_pages(store: Database, org: UUID, workflow: UUID) -> None:

@@ -78,6 +78,6 @@ on conflict (id) do nothing;
 select id, body from permaflow.payload where id = any(%s);
 
 -- name: live_leases
--- Steps of these runs that some runner still holds, and may.
-select run_id, step from permaflow.lease
+-- Attempts of steps of these runs that some runner still holds, and may.
+select run_id, step, attempt from permaflow.lease
 where run_id = any(%s) and until > statement_timestamp() and deadline > statement_timestamp();

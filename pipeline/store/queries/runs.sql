@@ -51,10 +51,12 @@ order by id
 limit %(limit)s;
 
 -- name: silent
--- Running runs that nothing has happened to for `after` seconds although no runner holds a step of theirs,
--- from above `above` on. `seq` is their last row, 0 if there is none.
+-- Running runs that nothing has happened to for `after` seconds, from above `above` on. `seq` is their last row, 0 if
+-- there is none; `leased`: a runner holds a step of theirs, but perhaps not the only one.
 select run.id, coalesce(last.seq, 0) as seq, run.org_id as org,
-       extract(epoch from clock_timestamp() - coalesce(last.at, run.created_at))::float8 as seconds
+       extract(epoch from clock_timestamp() - coalesce(last.at, run.created_at))::float8 as seconds,
+       exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp()
+         and deadline > statement_timestamp()) as leased
 from permaflow.run
 left join lateral (
   select seq, at from permaflow.journal where run_id = run.id order by seq desc limit 1
@@ -62,8 +64,6 @@ left join lateral (
 where run.status in ('pending', 'running')
   and run.id > %(above)s and run.id < permaflow.uuid_at(statement_timestamp() - make_interval(secs => %(after)s))
   and coalesce(last.at, run.created_at) < statement_timestamp() - make_interval(secs => %(after)s)
-  and not exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp()
-    and deadline > statement_timestamp())
 order by run.id
 limit %(limit)s;
 
