@@ -21,7 +21,7 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -323,9 +323,9 @@ class Runner:
         took = asyncio.get_running_loop().time() - step.started
         _seconds_of(dispatch.type).observe(took)
         _attempts_of(dispatch.type, type(result).__name__).inc()
-        if step.leased_at:
-            await self._release_lease(step)
         self._finish(step.work, result)
+        if step.leased_at:
+            self._later(self._release_lease(step))
 
     async def _attempt(self, dispatch: Dispatch, org: str) -> Result:
         try:
@@ -407,9 +407,7 @@ class Runner:
             self._send(partition, org, parcel)
         through = [work for work in works.values() if work.open == 0]
         if through:
-            task = asyncio.ensure_future(self._ack(through))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._later(self._ack(through))
 
     def _send(self, partition: int, org: str, parcel: _Parcel) -> None:
         data = encode(Inbox(parcel.events))
@@ -423,6 +421,12 @@ class Runner:
             receipt.set_exception(error)
         for work in works:
             work.receipts.append(receipt)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """In the background; a runner that stops waits for it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _ack(self, works: Sequence[_Work]) -> None:
         for work in works:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -18,7 +19,7 @@ from pipeline.core.entries import Failed, Retrying, Succeeded
 from pipeline.ids import new_id
 from pipeline.runner import Runner
 from pipeline.settings import load_settings
-from pipeline.store import runs
+from pipeline.store import leases, runs
 from pipeline.wire import Dispatch, Dispatches, Stopped, encode
 from specs.dialects import compile_document
 from tests.fix_engine import Engine, Script, graph, task
@@ -214,6 +215,42 @@ async def test_a_step_that_ignores_its_timeout_is_ended_all_the_same(
     ended, _ = await engine.finished(graph(node, edges=["t>a"]))
     enough.set()
     assert orjson.loads(ended.error or b"")["code"] == "timeout"
+
+
+async def test_a_result_does_not_wait_until_its_lease_is_given_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_AFTER", 0.1)
+    held, asked, enough = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    renew, drop = leases.renew, leases.drop
+
+    async def renewed(*args: Any, **kwargs: Any) -> set[tuple[UUID, str]]:
+        taken = await renew(*args, **kwargs)
+        held.set()
+        return taken
+
+    async def slow(*args: Any, **kwargs: Any) -> None:
+        asked.set()
+        await enough.wait()
+        await drop(*args, **kwargs)
+
+    times = 0
+
+    async def run(_config: Script, _ctx: Any) -> Done:
+        nonlocal times
+        times += 1
+        await held.wait()
+        return Done()
+
+    monkeypatch.setattr(leases, "renew", renewed)
+    monkeypatch.setattr(leases, "drop", slow)
+    engine.types.add(TaskType("test_held", "code", Script, Script, run))
+    node = {"id": "a", "type": "test_held", "config": {}}
+    ended, _ = await engine.finished(graph(node, edges=["t>a"]))
+    assert (ended.status, times) == ("completed", 1)
+    async with asyncio.timeout(5):
+        await asked.wait()
+    enough.set()
 
 
 class _Once:
