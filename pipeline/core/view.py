@@ -158,8 +158,10 @@ class History:
         for step in list(self._open.values()):
             if step.scope == scope or step.scope.startswith(f"{scope}."):
                 self._end(step, at, "cancelled")
-        outer, _, name = scope.rpartition(".")
-        loop = self.steps.get((outer, name.partition("[")[0].partition("@")[0]))
+        # As `fold` names scopes; a loop may have dots and an @ in its own name, but no brackets.
+        cut = scope.rfind("].") + 1
+        outer, name = scope[:cut], scope[cut:].removeprefix(".").rpartition("[")[0]
+        loop = self.steps.get((outer, name)) or self.steps.get((outer, name.rpartition("@")[0]))
         if loop is not None and loop.is_loop:
             loop.output["failed"] += 1
 

@@ -121,6 +121,16 @@ def test_a_loop_tells_how_many_items_it_has_and_how_many_failed() -> None:
     assert found.counts() == {"completed": 2, "failed": 1}
 
 
+@pytest.mark.parametrize("outer", ["", "o.1[0]"])
+@pytest.mark.parametrize(
+    ("name", "label"), [("v1.each", "v1.each"), ("a@b", "a@b"), ("a@b", "a@b@2")]
+)
+def test_a_loop_counts_what_failed_whatever_it_is_called(outer: str, name: str, label: str) -> None:
+    scope = f"{outer}.{label}[1]" if outer else f"{label}[1]"
+    rows = [LoopOpened(outer, name, [1, 2]), IterationFailed(scope, "x", "y")]
+    assert step(rows, scope=outer, node=name).output == {"count": 2, "failed": 1}
+
+
 def test_a_failed_iteration_cancels_what_is_open_in_it_and_nothing_else() -> None:
     found = history(
         [LoopOpened("", "o", [1]), Iterated("", "o", 0, 1)],
