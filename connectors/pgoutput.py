@@ -15,9 +15,11 @@ All of it is read from the log, so a change that is decoded again has the same i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
+from uuid import UUID
 
 from connectors import identity
 from connectors.pg_values import Read, Types
@@ -33,12 +35,15 @@ _LENGTH = Struct("!i").unpack_from
 
 _EPOCH_MS = 946_684_800_000  # 2000-01-01, where PostgreSQL counts from
 
-BEGIN, COMMIT, RELATION, TRUNCATE = b"BCRT"
+BEGIN, COMMIT, RELATION, TRUNCATE, MESSAGE = b"BCRTM"
 _INSERT, _UPDATE, _DELETE = b"IUD"
 CHANGES = frozenset({_INSERT, _UPDATE, _DELETE})
 _NULL, _UNCHANGED, _TEXT = b"nut"
 _OLD = _OLD_ROW, _OLD_KEY = b"OK"
 _FULL = b"f"[0]
+
+CAUSE = b"permaflow.cause"
+"""Prefix of the message with which a run that writes says who it is, ahead of its changes."""
 
 _NOTHING: frozenset[str] = frozenset()
 Shape = Callable[[ChangeRecord], ChangeRecord]
@@ -73,7 +78,9 @@ class PgOutput:
     source: str
     types: Types
     shape: Shape | None = None
+    org: str = ""
     transaction: int = 0
+    cause: str = ""
     _at: int = 0
     _place: int = -1
     _row: int = 0
@@ -83,6 +90,14 @@ class PgOutput:
         _, committed, self.transaction = _BEGIN.unpack_from(data, 1)
         self._at = committed // 1000 + _EPOCH_MS
         self._place = -1
+        self.cause = ""
+
+    def told(self, data: bytes) -> None:
+        """A message that somebody wrote to the log: one of `CAUSE` is about its transaction."""
+        end = data.index(0, 10)
+        if data[1] & 1 and data[10:end] == CAUSE and len(data) == end + 41:
+            with contextlib.suppress(ValueError):
+                self.cause = str(UUID(data[end + 5 :].decode("ascii")))
 
     def end(self, data: bytes) -> int:
         """The position after a commit."""
@@ -162,10 +177,11 @@ class PgOutput:
             before,
             relation.namespace,
             key,
-            "",
+            self.org,
             self._at,
             False,
             missing,
+            self.cause,
         )
 
 

@@ -60,31 +60,46 @@ class Catalog:
     async def ensure_slot(self, *, expected: bool) -> None:
         """Make publication and slot if they are not there.
 
-        With `expected`, changes were read before: a slot that is missing or has lost its WAL then
-        raises SlotLostError, since a new one would silently leave out what happened meanwhile.
+        With `expected`, or where the publication says so, changes were read before: a slot that is
+        missing or has lost its WAL then raises SlotLostError, since a new one would silently leave
+        out what happened meanwhile.
         """
         async with self._session() as session:
-            (level, _), *_ = await _rows(session, "wal_level")
-            if level != "logical":
-                raise ConnectorError(
-                    f"The database writes wal_level={level}, which tells nothing of rows. Set "
-                    "wal_level = logical in postgresql.conf and restart the server."
-                )
-            if not await _rows(session, "publication", self.publication):
-                await self._publish_nothing(session)
+            await _rows(session, "lock", self.slot)
+            fresh = await self._ensure_publication(session)
             found = await _rows(session, "slot", self.slot)
             if found:
                 self._check_slot(*found[0])
-                return
-            if expected:
+            elif expected or not fresh:
                 raise SlotLostError(
                     f"The replication slot {self.slot!r} is gone; changes since it was last read "
                     "are lost. Start the source anew to go on from now."
                 )
-            try:
+            else:
                 await _rows(session, "create_slot", self.slot)
-            except psycopg.errors.DuplicateObject:
-                pass  # Another process was faster.
+
+    async def renew_slot(self) -> None:
+        """In place of a slot that is lost, one that begins now."""
+        async with self._session() as session:
+            await _rows(session, "lock", self.slot)
+            found = await _rows(session, "slot", self.slot)
+            if found and found[0][2] != "lost":
+                return  # Another process was faster.
+            await _rows(session, "drop_slot", self.slot)
+            await _rows(session, "create_slot", self.slot)
+
+    async def _ensure_publication(self, session: Session) -> bool:
+        """Whether it is new. It is made right before the slot, so it tells that there was one."""
+        (level, _), *_ = await _rows(session, "wal_level")
+        if level != "logical":
+            raise ConnectorError(
+                f"The database writes wal_level={level}, which tells nothing of rows. Set "
+                "wal_level = logical in postgresql.conf and restart the server."
+            )
+        if await _rows(session, "publication", self.publication):
+            return False
+        await self._run(session, "create_publication")
+        return True
 
     def _check_slot(self, plugin: str, here: bool, wal: str | None, _: int | None) -> None:
         if plugin != "pgoutput" or not here:
@@ -99,18 +114,14 @@ class Catalog:
                 "start the source anew to go on from now."
             )
 
-    async def _publish_nothing(self, session: Session) -> None:
-        try:
-            await self._run(session, "create_publication")
-        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            pass  # Another process was faster.
-
     async def publish(self, names: Iterable[str]) -> tuple[str, ...]:
         """Publish exactly the tables with these names; gives the names that are no tables."""
         wanted = sorted(set(names))
         async with self._session() as session:
-            if not await _rows(session, "publication", self.publication):
-                await self._publish_nothing(session)
+            await _rows(session, "lock", self.slot)
+            fresh = await self._ensure_publication(session)
+            if fresh and not await _rows(session, "slot", self.slot):
+                await _rows(session, "create_slot", self.slot)
             found = await _rows(session, "find_tables", wanted, sorted(self.private))
             tables = {(schema, table) for _, schema, table in found}
             published = set(await _rows(session, "published", self.publication))

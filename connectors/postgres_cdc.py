@@ -56,9 +56,9 @@ class PostgresSource:
 
     Tables of the schemas `private` are read only if their full name is asked for.
     `position` is the last one that the caller knows to be safe, 0 if it never read. `shape` turns
-    each change into what it stands for; what makes it raise is rejected. `on_trouble` hears of
-    every lost connection and how many seconds pass until the next attempt, and once if another
-    process reads the slot.
+    each change into what it stands for; what makes it raise is rejected. `org` owns the changes.
+    `on_trouble` hears of every lost connection and how many seconds pass until the next attempt,
+    and once if another process reads the slot.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class PostgresSource:
         private: Iterable[str] = (),
         position: int = 0,
         shape: Shape | None = None,
+        org: str = "",
         max_records: int = 1000,
         status_interval: float = 5.0,
         on_trouble: Callable[[Exception, float], None] | None = None,
@@ -84,6 +85,7 @@ class PostgresSource:
         self._types = pg_values.Types()
         self._name = name
         self._shape = shape
+        self._org = org
         self._max_records = max_records
         self._interval = status_interval
         self._on_trouble = on_trouble
@@ -118,6 +120,13 @@ class PostgresSource:
         """
         with _connector_errors():
             return await self._catalog.publish(tables)
+
+    async def begin_anew(self) -> None:
+        """After a SlotLostError: a new slot, from now on. Raises ConnectorError."""
+        with _connector_errors():
+            await self._catalog.renew_slot()
+        self._confirmed = self._delivered = 0
+        self._began = False
 
     async def drop(self) -> None:
         """Take slot and publication away from the server. Raises ConnectorError."""
@@ -204,7 +213,7 @@ class PostgresSource:
                     await self._nudge.wait()
 
     async def _read(self, stream: Replication) -> AsyncGenerator[Batch, None]:
-        decoder = PgOutput(self._name, self._types, self._shape)
+        decoder = PgOutput(self._name, self._types, self._shape, self._org)
         records: list[ChangeRecord | Rejected] = []
         ignored: dict[str, int] = {}
         position = self._confirmed
@@ -233,6 +242,9 @@ class PostgresSource:
                     relation = decoder.relate(payload)
                     await self._catalog.complete(relation, self._types)
                     decoder.admit(relation)
+                    continue
+                elif kind == pgoutput.MESSAGE:
+                    decoder.told(payload)
                     continue
                 else:
                     if kind == pgoutput.TRUNCATE:

@@ -43,16 +43,25 @@ _CLAIM, _ANSWERED = statements.text("claim"), statements.text("answered")
 _KEEP, _PRUNE = statements.text("keep"), statements.text("prune")
 
 
-def parse_sources(setting: str) -> dict[str, str]:
-    """`name=url` pairs separated by spaces. Raises `SettingsError`."""
-    sources: dict[str, str] = {}
+DEFAULT_ORG = "default"
+
+
+def parse_sources(setting: str) -> dict[str, dict[str, str]]:
+    """`name=url` or `org/name=url`, separated by spaces: name → URL for each organisation.
+
+    Raises `SettingsError`.
+    """
+    sources: dict[str, dict[str, str]] = {}
     for part in setting.split():
-        name, equals, url = part.partition("=")
-        if not name or not equals or not url or name in sources:
+        whole, equals, url = part.partition("=")
+        org, slash, name = whole.rpartition("/")
+        mine = sources.setdefault(org if slash else DEFAULT_ORG, {})
+        if not name or not equals or not url or name in mine or (slash and not org):
             raise SettingsError(
-                "PERMAFLOW_SOURCES holds pairs name=url, separated by spaces, each name once."
+                "PERMAFLOW_SOURCES holds pairs name=url or org/name=url, separated by spaces, "
+                "each name once."
             )
-        sources[name] = url
+        mine[name] = url
     return sources
 
 
@@ -123,9 +132,9 @@ class PostgresTables:
     async def prune(self, age: timedelta) -> None:
         """Forget the keys of writes that are older than any attempt can be."""
         for source in self._sources.values():
-            await source.set_up()
             async with source.transaction() as connection:
-                await connection.execute(_PRUNE, {"age": age})
+                if await _is_set_up(connection):
+                    await connection.execute(_PRUNE, {"age": age})
 
     def _source(self, name: str) -> _Source:
         found = self._sources.get(name)
@@ -236,8 +245,7 @@ class _Source:
         if self._ready:
             return
         async with self.transaction() as connection:
-            row = await (await connection.execute(_IS_SET_UP)).fetchone()
-            if row is None or not row[0]:
+            if not await _is_set_up(connection):
                 await connection.execute(_SETUP)
         self._ready = True
 
@@ -259,6 +267,11 @@ class _Source:
     def forget(self, name: str) -> bool:
         """Ask the catalogue again next time; False if nothing was known."""
         return self._tables.pop(name, None) is not None
+
+
+async def _is_set_up(connection: Connection) -> bool:
+    row = await (await connection.execute(_IS_SET_UP)).fetchone()
+    return row is not None and bool(row[0])
 
 
 async def _texts(connection: Connection, statement: Any, values: list[str | None]) -> list[str]:

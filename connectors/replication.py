@@ -67,7 +67,8 @@ class Replication:
 
     async def _start(self, slot: str, publication: str, position: int) -> None:
         command = sql.SQL(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})"
+            "START_REPLICATION SLOT {} LOGICAL {} "
+            "(proto_version '1', messages 'true', publication_names {})"
         ).format(sql.Identifier(slot), sql.SQL("0/0"), sql.Literal(f'"{publication}"'))
         text = command.as_string(self._session).replace(" 0/0 ", f" {lsn(position)} ")
         self._libpq.send_query(text.encode())

@@ -29,7 +29,9 @@ class ChangeRecord:
     `namespace` is the schema (or ""). `before` is None where the source did not send it.
     `record` is the state after the change, or the last known state for a deletion. `unavailable`
     names the fields whose value the source did not send. `snapshot` is true for rows that were
-    read, not changed. `at` is the source's time in milliseconds since 1970, 0 if unknown.
+    read, not changed. `at` is the source's time in milliseconds since 1970, 0 if unknown. `org` is
+    the organisation (hex) whose triggers it may fire, "" for all. `cause` is the id of the run
+    that made the change, where the source tells.
     """
 
     source: str
@@ -44,6 +46,7 @@ class ChangeRecord:
     at: int = 0
     snapshot: bool = False
     unavailable: frozenset[str] = field(default_factory=frozenset)
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -34,12 +35,14 @@ Result = StepDone | StepFailed | StepParked
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What tasks may use of the world; `records` gives those of an organisation."""
+    """What tasks may use of the world: `tables` those of an organisation, `records` those of an
+    organisation for a run of it.
+    """
 
     http: Http
-    tables: Tables
+    tables: Callable[[str], Tables]
     functions: Functions
-    records: Callable[[str], Records]
+    records: Callable[[str, UUID], Records]
 
 
 async def attempt(
@@ -138,8 +141,8 @@ def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
         dispatch.visit,
         timedelta(seconds=dispatch.timeout),
         services.http,
-        services.records(org),
-        services.tables,
+        services.records(org, dispatch.run_id),
+        services.tables(org),
         services.functions,
         _line_logger(dispatch),
     )

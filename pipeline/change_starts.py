@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from permaflow.changes import ChangeRecord, Rejected
+from permaflow.changes import DELETED, UNAVAILABLE, ChangeRecord, Rejected
 from permaflow.errors import InputError, LimitError
 from pipeline.ids import new_id
 from pipeline.matching import ActiveTrigger, TriggerIndex
@@ -28,10 +28,12 @@ def wanted(
     index: TriggerIndex,
     max_bytes: int,
     faults: Mapping[str, str],
+    endless: frozenset[str] = frozenset(),
 ) -> Wanted:
     """The runs that the records of a source start; what cannot be carried is rejected.
 
     `max_bytes` is the size of an input. `faults` says of events why the store refused them before.
+    What the runs `endless` changed starts no further ones.
     """
     requests: list[StartRequest] = []
     rejected: list[Rejected] = []
@@ -39,10 +41,15 @@ def wanted(
         if isinstance(record, Rejected):
             rejected.append(record)
             continue
-        matched = index.match(record)
+        undecided: list[ActiveTrigger] = []
+        matched = index.match(record, undecided)
+        if undecided:
+            rejected.append(Rejected(_as_bytes(record), _unknown(undecided), record.event_id))
         if not matched:
             continue
         try:
+            if record.cause in endless:
+                raise LimitError(_endless(record.cause))
             if (reason := faults.get(record.event_id)) is not None:
                 raise InputError(reason)
             body = change_input(record, max_bytes)
@@ -70,12 +77,35 @@ def change_input(change: ChangeRecord, max_bytes: int) -> bytes:
     return body
 
 
+def _unknown(undecided: Sequence[ActiveTrigger]) -> str:
+    names = ", ".join(
+        f"{active.trigger.node!r} of the workflow {active.workflow_id}" for active in undecided
+    )
+    return (
+        f"Whether this fires {names} cannot be told: the source did not send what its conditions "
+        'look at, and the trigger has `"on_unknown": "error"`. Let the source send whole rows (in '
+        "PostgreSQL: REPLICA IDENTITY FULL)."
+    )
+
+
+def _endless(cause: str) -> str:
+    return (
+        f"The run {cause} made this change. It stands at the end of a chain of runs each of which "
+        "was started by a change that the one before had made, and no chain is longer than "
+        "PERMAFLOW_MAX_CHANGE_DEPTH. Give the trigger a condition that such a change does not pass."
+    )
+
+
 def _described(change: ChangeRecord) -> dict[str, object]:
+    record = change.record
+    if change.unavailable and change.event != DELETED:
+        # A template that reads one of these is told so. Of a deleted row there is but its key.
+        record = {**record, **dict.fromkeys(change.unavailable, UNAVAILABLE)}
     return {
         "event": change.event,
         "object": change.object,
         "namespace": change.namespace,
-        "record": change.record,
+        "record": record,
         "before": change.before,
         "source": change.source,
         "at": change.at,
@@ -104,4 +134,5 @@ def _request(kind: str, change: ChangeRecord, body: bytes, active: ActiveTrigger
         trigger_node=node,
         resource_type=change.object,
         resource_id=change.key,
+        requested_by=f"run:{change.cause}" if change.cause else "",
     )

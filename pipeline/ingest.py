@@ -25,19 +25,20 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError, InputError, StoreError
 from pipeline import telemetry
 from pipeline.bus.port import Bus
-from pipeline.bus.subjects import WORKFLOWS
+from pipeline.bus.subjects import WATCHING, WORKFLOWS
 from pipeline.change_starts import Wanted, wanted
 from pipeline.matching import ActiveTrigger, TriggerIndex
 from pipeline.settings import Settings
 from pipeline.starter import announce
 from pipeline.store import dead_letters, triggers
 from pipeline.store.database import Connection, Database
-from pipeline.store.starts import StartResult, start_runs
+from pipeline.store.starts import StartResult, at_depth, start_runs
 from pipeline.telemetry import log
 
 MAX_PAUSE = 5.0
@@ -70,8 +71,10 @@ class Source(Protocol):
         """Part of the identity of its events: `postgres`, `kafka`."""
         ...
 
-    async def watch(self, objects: Iterable[str]) -> None:
-        """These are the objects that active triggers name."""
+    async def watch(self, objects: Iterable[str]) -> bool:
+        """These are the objects that active triggers name. Whether their changes count from now on:
+        not yet, if the source did not answer soon.
+        """
         ...
 
     def batches(self) -> AsyncGenerator[Changes, None]:
@@ -165,8 +168,9 @@ class Ingest:
         )
         self._active = _Active(generation, index)
         log.info(telemetry.TRIGGERS_LOADED, count=len(found))
-        for source in self._sources:
-            await source.watch(self._active.index.objects())
+        watching = [await source.watch(index.objects()) for source in self._sources]
+        if all(watching):
+            self._bus.ring(WATCHING, b"%d" % generation)
 
     # --- a source ---------------------------------------------------------------------------------
 
@@ -214,9 +218,10 @@ class Ingest:
     async def _commit_all(
         self, source: Source, batch: Changes, faults: Mapping[str, str]
     ) -> tuple[Wanted, list[StartResult]]:
+        endless = await self._endless(batch.records)
         while True:
             active = self._active
-            found = self._wanted(source, batch.records, active, faults)
+            found = self._wanted(source, batch.records, active, faults, endless)
             async with self._database.transaction() as connection:
                 if await triggers.generation(connection) == active.generation:
                     results = await self._start(connection, found)
@@ -233,7 +238,7 @@ class Ingest:
         for record in batch.records:
             if isinstance(record, Rejected):
                 continue
-            found = self._wanted(source, [record], self._active, {})
+            found = self._wanted(source, [record], self._active, {}, frozenset())
             try:
                 async with self._database.transaction() as connection:
                     await self._start(connection, found)
@@ -250,8 +255,19 @@ class Ingest:
         records: Iterable[ChangeRecord | Rejected],
         active: _Active,
         faults: Mapping[str, str],
+        endless: frozenset[str],
     ) -> Wanted:
-        return wanted(source.kind, records, active.index, self._settings.max_input_bytes, faults)
+        most = self._settings.max_input_bytes
+        return wanted(source.kind, records, active.index, most, faults, endless)
+
+    async def _endless(self, records: Iterable[ChangeRecord | Rejected]) -> frozenset[str]:
+        """The runs whose changes start no further runs, of those that made these changes."""
+        causes = {each.cause for each in records if isinstance(each, ChangeRecord) and each.cause}
+        if not causes:
+            return frozenset()
+        most = self._settings.max_change_depth
+        found = await self._database.run(at_depth, [UUID(cause) for cause in causes], most)
+        return frozenset(str(run_id) for run_id in found)
 
     async def _start(self, connection: Connection, found: Wanted) -> list[StartResult]:
         inline = self._settings.inline_bytes

@@ -33,7 +33,7 @@ class KafkaChanges:
 
     kind = "kafka"
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, org: str = "") -> None:
         if not settings.kafka_bootstrap:
             raise ConnectorError(
                 "PERMAFLOW_KAFKA_TOPICS is set, but PERMAFLOW_KAFKA_BOOTSTRAP names no broker."
@@ -48,15 +48,16 @@ class KafkaChanges:
             split(settings.kafka_topics),
             group=settings.kafka_group,
             offsets=self._take,
-            decode=Debezium("kafka").decode,
+            decode=Debezium("kafka", org).decode,
         )
 
     @property
     def _kept_as(self) -> str:
         return f"{self._group}@{self._cluster}" if self._cluster else self._group
 
-    async def watch(self, objects: Iterable[str]) -> None:
-        """Topics are named by the settings, not by triggers."""
+    async def watch(self, objects: Iterable[str]) -> bool:
+        """Topics are named by the settings, not by triggers, and keep what nobody reads yet."""
+        return True
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         self._cluster = await cluster_id(self._bootstrap)

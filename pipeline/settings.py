@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         "watches every table that an active trigger names. `up` has `auto`.",
     )
     cdc_slot: str = Field("permaflow", description="Name of the replication slot and publication.")
+    cdc_org: str = Field(
+        "default",
+        description="The organisation (its slug) whose triggers fire on changes of tables and "
+        "topics; `*`: those of all. A built-in record belongs to its own organisation.",
+    )
     kafka_topics: str = Field("", description="Debezium topics to read, comma-separated.")
     kafka_group: str = Field(
         "permaflow", description="Consumer group; its offsets are in the store."
@@ -75,7 +80,8 @@ class Settings(BaseSettings):
     )
     sources: str = Field(
         "",
-        description="PostgreSQL databases for action_record, `name=url`, separated by spaces.",
+        description="PostgreSQL databases for action_record, `name=url`, separated by spaces. They "
+        "are the default organisation's; `org/name=url` is another's, `*/name=url` everybody's.",
     )
     functions: str = Field(
         "", description="Modules with functions for code_function, comma-separated."
@@ -129,6 +135,19 @@ class Settings(BaseSettings):
     )
     max_steps: int = Field(
         1_000_000, ge=1, le=1_000_000, description="Steps of a run, further attempts included."
+    )
+    max_change_depth: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="Runs that may follow each other, each started by a change that the one "
+        "before made. A further change goes to the dead letters.",
+    )
+    webhook_rate: float = Field(
+        0.0,
+        ge=0,
+        description="Deliveries a second that one webhook address takes in each gateway process; "
+        "a burst of as many goes through at once, more get 429. 0: no limit.",
     )
     max_dispatch_bytes: int = Field(
         256_000, ge=1, le=500_000, description="A rendered config above this travels by reference."

@@ -11,14 +11,17 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 
+from connectors.postgres_catalog import SlotLostError
 from connectors.postgres_cdc import Batch, PostgresSource
 from permaflow.changes import ChangeRecord
-from permaflow.errors import ConnectorError
+from permaflow.errors import ConnectorError, StoreError
 from pipeline import telemetry
 from pipeline.ingest import Changes, Source
 from pipeline.settings import Settings, split
+from pipeline.store import dead_letters
 from pipeline.store.database import Connection, Database
 from pipeline.telemetry import log
+from pipeline.tenancy import EVERYBODY, named_org
 
 AUTO = "auto"
 ENGINE_SCHEMA = "permaflow"
@@ -29,12 +32,20 @@ _LOOK_AGAIN = 2.0
 
 async def open_sources(settings: Settings, database: Database) -> list[Source]:
     """The sources, not yet reading."""
-    sources: list[Source] = [PostgresChanges(settings)]
+    org = await _owner(settings, database)
+    sources: list[Source] = [PostgresChanges(settings, database, org)]
     if settings.kafka_topics:
         from pipeline.kafka_source import KafkaChanges
 
-        sources.append(KafkaChanges(settings, database))
+        sources.append(KafkaChanges(settings, database, org))
     return sources
+
+
+async def _owner(settings: Settings, database: Database) -> str:
+    """The organisation whose triggers changes of tables and topics may fire; "" for all."""
+    if settings.cdc_org == EVERYBODY:
+        return ""
+    return (await named_org(database, settings.cdc_org, "PERMAFLOW_CDC_ORG")).id.hex
 
 
 def record_shape(change: ChangeRecord) -> ChangeRecord:
@@ -65,7 +76,8 @@ class PostgresChanges:
 
     kind = "postgres"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database: Database, org: str = "") -> None:
+        self._database = database
         self._source = PostgresSource(
             settings.database_url,
             name="permaflow",
@@ -73,6 +85,7 @@ class PostgresChanges:
             publication=settings.cdc_slot,
             private=[ENGINE_SCHEMA],
             shape=record_shape,
+            org=org,
             on_trouble=_report,
         )
         named = split(settings.cdc_tables)
@@ -80,21 +93,25 @@ class PostgresChanges:
         self._named = frozenset(named) - {AUTO}
         self._wanted: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
 
-    async def watch(self, objects: Iterable[str]) -> None:
+    async def watch(self, objects: Iterable[str]) -> bool:
         wanted = self._named | {RECORD_TABLE}
         if self._auto:
             # A trigger must not have the engine's own tables, which hold every organisation's data.
             wanted |= {name for name in objects if not name.startswith(f"{ENGINE_SCHEMA}.")}
-        if wanted == self._wanted:
-            return
-        self._wanted = wanted
-        if self._looking is not None:
-            self._looking.cancel()
-        self._looking = asyncio.create_task(self._look())
-        await asyncio.wait({self._looking}, timeout=_LOOK_AGAIN)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looked = asyncio.Event()
+            self._looking = asyncio.create_task(self._look(self._looked))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    await self._looked.wait()
+        return self._looked.is_set()
 
-    async def _look(self) -> None:
+    async def _look(self, looked: asyncio.Event) -> None:
         """Publish the wanted tables; look again for those that do not exist yet."""
         while True:
             try:
@@ -102,14 +119,34 @@ class PostgresChanges:
             except ConnectorError as error:
                 log.warning(telemetry.SOURCE_FAILED, source=self.kind, error=str(error))
                 unknown = ("?",)
+            else:
+                looked.set()
             if not unknown:
                 return
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
-        async with contextlib.aclosing(self._source.batches()) as batches:
-            async for batch in batches:
-                yield batch
+        while True:
+            try:
+                async with contextlib.aclosing(self._source.batches()) as batches:
+                    async for batch in batches:
+                        yield batch
+            except SlotLostError as error:
+                await self._tell_of_gap(str(error))
+                await self._source.begin_anew()
+            else:
+                return
+
+    async def _tell_of_gap(self, reason: str) -> None:
+        """Changes are lost. A dead letter says so before a new slot hides it."""
+        log.error(telemetry.CHANGES_LOST, source=self.kind, error=reason)
+        telemetry.SOURCE_GAPS.labels(self.kind).inc()
+        said = f"{reason} A new slot was made: changes from before this moment start no runs."
+        letter = dead_letters.Unreadable(self.kind, "gap", said, b"")
+        try:
+            await self._database.run(dead_letters.add, [letter])
+        except StoreError as error:
+            raise ConnectorError(f"The gap cannot be noted: {error}") from error
 
     async def keep_position(self, connection: Connection, batch: Changes) -> None:
         """Nothing to keep: the server's slot is moved by `confirm`."""

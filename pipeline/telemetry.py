@@ -144,6 +144,13 @@ TRIGGERS_LOADED = event("triggers.loaded", "info", "The active triggers were rea
 SOURCE_FAILED = event(
     "source.failed", "warning", "A source of changes failed; it is tried again.", "source", "error"
 )
+CHANGES_LOST = event(
+    "changes.lost",
+    "error",
+    "The slot was gone or had lost its log: changes until now are lost. A new slot was made.",
+    "source",
+    "error",
+)
 TIMERS_FIRED = event("timers.fired", "debug", "Due timers were reported.", "count")
 RUNS_NUDGED = event("runs.nudged", "info", "Silent runs were looked at.", "count")
 HISTORY_DROPPED = event("history.dropped", "info", "Old history was dropped.", "partitions")
@@ -178,6 +185,9 @@ STEP_SECONDS = Histogram(
 STAGE_IN_WORK = Gauge("permaflow_stage_in_work", "Attempts in work here.", ["stage"])
 INGEST_EVENTS = Counter("permaflow_ingest_events_total", "Changes read.", ["source", "result"])
 INGEST_LAG = Gauge("permaflow_ingest_lag_seconds", "Age of the newest change read.", ["source"])
+SOURCE_GAPS = Counter(
+    "permaflow_source_gaps_total", "Times that changes of a source were lost.", ["source"]
+)
 DUPLICATE_STARTS = Counter(
     "permaflow_duplicate_starts_total",
     "Trigger events that had started their run before.",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import lru_cache
 from uuid import UUID
 
 from connectors.http_transport import GuardedHttp
 from connectors.postgres_tables import PostgresTables, parse_sources
-from pipeline import builtins
+from permaflow.errors import PermaflowError
+from permaflow.task import Tables
+from pipeline import builtins, telemetry
 from pipeline.attempt import Services
 from pipeline.runner import LEASE_FOR, Lease, RunnerStore
 from pipeline.settings import Settings, split
 from pipeline.store import leases, payloads
 from pipeline.store.database import Database
 from pipeline.store.records import RecordStore
+from pipeline.telemetry import log
+from pipeline.tenancy import EVERYBODY, named_org
+
+PRUNE_EVERY = 3_600.0
 
 
 async def open_services(settings: Settings, database: Database, stack: AsyncExitStack) -> Services:
@@ -24,13 +30,40 @@ async def open_services(settings: Settings, database: Database, stack: AsyncExit
     http = await stack.enter_async_context(
         GuardedHttp(allow=split(settings.http_allow), max_bytes=settings.max_output_bytes)
     )
-    tables = await stack.enter_async_context(PostgresTables(parse_sources(settings.sources)))
     return Services(
         http,
-        tables,
+        await _open_tables(settings, database, stack),
         builtins.functions(settings),
-        lru_cache(maxsize=1_000)(lambda org: RecordStore(database, UUID(org))),
+        lambda org, run_id: RecordStore(database, UUID(org), run_id),
     )
+
+
+async def _open_tables(
+    settings: Settings, database: Database, stack: AsyncExitStack
+) -> Callable[[str], Tables]:
+    """The tables that an organisation may use; none where the settings name none for it."""
+    sources = parse_sources(settings.sources)
+    shared = sources.pop(EVERYBODY, {})
+    opened: dict[UUID, PostgresTables] = {}
+    for slug, urls in sources.items():
+        org = await named_org(database, slug, "PERMAFLOW_SOURCES")
+        opened[org.id] = await stack.enter_async_context(PostgresTables(shared | urls))
+    others = await stack.enter_async_context(PostgresTables(shared))
+    if settings.sources:
+        pruning = asyncio.create_task(_prune((*opened.values(), others), settings))
+        stack.callback(pruning.cancel)
+    return lambda org: opened.get(UUID(org), others)
+
+
+async def _prune(opened: Sequence[PostgresTables], settings: Settings) -> None:
+    """Forget the keys of old writes now and then, as those of old trigger events are forgotten."""
+    while True:
+        for tables in opened:
+            try:
+                await tables.prune(timedelta(days=settings.key_retention_days))
+            except PermaflowError as error:
+                log.warning(telemetry.SOURCE_FAILED, source="tables", error=str(error))
+        await asyncio.sleep(PRUNE_EVERY)
 
 
 def runner_store(database: Database) -> RunnerStore:

@@ -2,6 +2,10 @@
 -- Whether the server writes what logical decoding needs, and which version it is.
 select current_setting('wal_level'), current_setting('server_version_num')::int;
 
+-- name: lock
+-- One process at a time sets up the slot of this name, until its session ends.
+select pg_advisory_lock(hashtextextended(%s, 7386193574910266));
+
 -- name: slot
 -- The replication slot: its plug-in, its database, whether it still has its WAL.
 select plugin, database = current_database(), wal_status, confirmed_flush_lsn - '0/0'::pg_lsn

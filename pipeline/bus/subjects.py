@@ -9,6 +9,7 @@
     (core)     pf.cancel                    doorbell: these steps need not go on
     (core)     pf.timer                     doorbell: a timer is due soon
     (core)     pf.workflows                 doorbell: the active triggers changed
+    (core)     pf.watching                  doorbell: ingest watches what triggers name
     (core)     pf.member.<vertex>           heartbeat of a process of that vertex
 """
 
@@ -32,6 +33,7 @@ ACK_WAIT = timedelta(seconds=5)
 CANCEL = "pf.cancel"
 TIMER = "pf.timer"
 WORKFLOWS = "pf.workflows"
+WATCHING = "pf.watching"
 
 
 def partition_of(run_id: UUID) -> int:

@@ -34,6 +34,7 @@ from pipeline.gateway.shapes import (
     ValidationView,
     WebhookView,
 )
+from pipeline.gateway.watching import listening
 from pipeline.ids import new_id
 from pipeline.store import audit, stats, triggers, versions, workflows
 from pipeline.store.database import Connection
@@ -109,19 +110,23 @@ class Definitions:
         body = validate(DefinitionUpdate, value)
         text = self._document_text(raw)
         checked = await self._ports.documents.accept(body.definition, len(text), "/definition")
-        await self._ports.pool.run_as(
-            caller.org,
-            _update,
-            caller.org,
-            workflow_id,
-            body,
-            text,
-            checked,
-            answers.expected_version(request),
-            name_of(caller),
-        )
-        self.changed()
-        return await self.show(request, workflow_id, checked=checked)
+        watched: bool | None = None
+        async with listening(self._ports.bus) as rings:
+            generation = await self._ports.pool.run_as(
+                caller.org,
+                _update,
+                caller.org,
+                workflow_id,
+                body,
+                text,
+                checked,
+                answers.expected_version(request),
+                name_of(caller),
+            )
+            self.changed()
+            if generation is not None and any(spec.kind == "record" for spec in checked.triggers):
+                watched = await rings.reach(generation)
+        return await self.show(request, workflow_id, checked=checked, watched=watched)
 
     async def delete_definition(self, request: Request, workflow_id: UUID) -> Response:
         """Remove a workflow from sight. Its runs go on, its triggers fire no more."""
@@ -152,6 +157,7 @@ class Definitions:
         status: int = 200,
         headers: dict[str, str] | None = None,
         checked: Checked | None = None,
+        watched: bool | None = None,
     ) -> Response:
         """The workflow as it is now."""
         org = caller_of(request).org
@@ -174,6 +180,7 @@ class Definitions:
             stats=StatsView.model_validate(counted, from_attributes=True)
             if counted
             else StatsView(),
+            watched=watched,
             warnings=items(within("/definition", checked.warnings)) if checked else [],
         )
         return answer(
@@ -251,7 +258,8 @@ async def _update(
     checked: Checked,
     expected: int | None,
     by: str,
-) -> None:
+) -> int | None:
+    """The generation of the triggers from now on, if the workflow is active."""
     found = await workflows.lock(connection, org, workflow_id)
     if expected is not None and found.version != expected:
         raise answers.changed(
@@ -272,6 +280,7 @@ async def _update(
     saved = await workflows.update(connection, org, workflow_id, draft)
     details: Json = {"version": saved.version}
     await audit.add(connection, org, by, "workflow.updated", str(workflow_id), details)
+    return await triggers.generation(connection) if found.status == workflows.ACTIVE else None
 
 
 async def _delete(connection: Connection, org: UUID, workflow_id: UUID, by: str) -> None:

@@ -8,6 +8,7 @@ from permaflow.plan import TaskTypes
 from pipeline.bus.port import Bus
 from pipeline.gateway.documents import Documents
 from pipeline.gateway.entrances import Entrances
+from pipeline.gateway.rates import Rates
 from pipeline.gateway.shared_pool import SharedPool
 from pipeline.gateway.starts import StartBatcher
 from pipeline.settings import Settings
@@ -26,6 +27,7 @@ class Ports:
     documents: Documents
     entrances: Entrances
     starts: StartBatcher
+    rates: Rates
 
 
 def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Settings) -> Ports:
@@ -40,4 +42,5 @@ def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Setting
         documents=Documents(types, pool, settings.limits),
         entrances=Entrances(pool, box),
         starts=StartBatcher(database, bus, settings.inline_bytes),
+        rates=Rates(settings.webhook_rate),
     )

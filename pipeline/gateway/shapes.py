@@ -144,12 +144,17 @@ class DefinitionSummary(View):
 
 
 class DefinitionView(DefinitionSummary):
-    """A workflow. `definition` is the document as it was written."""
+    """A workflow. `definition` is the document as it was written.
+
+    `watched` is told to whoever activates a workflow that waits for changes, or changes an active
+    one: whether changes from now on count. False: it was not heard in time that ingest watches.
+    """
 
     dialect: str
     webhooks: list[WebhookView]
     stats: StatsView
     warnings: list[ProblemItem] = []
+    watched: bool | None = None
     definition: dict[str, Any] = {}
 
 

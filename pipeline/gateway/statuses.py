@@ -22,6 +22,7 @@ from pipeline.gateway.documents import WEBHOOK
 from pipeline.gateway.entrances import secret_place
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.shapes import SecretBody, StatusBody, VersionSummary, VersionView
+from pipeline.gateway.watching import listening
 from pipeline.store import audit, triggers, versions, workflows
 from pipeline.store.database import Connection
 from pipeline.store.workflows import Workflow
@@ -38,7 +39,11 @@ class Statuses:
         self._definitions = definitions
 
     async def set_status(self, request: Request, workflow_id: UUID) -> Response:
-        """Activate, pause or archive a workflow. To set the status that it has changes nothing."""
+        """Activate, pause or archive a workflow. To set the status that it has changes nothing.
+
+        The answer to an activation waits a moment until changes of what its triggers name are
+        watched, and says so in `watched`: true, or false if that was not to be heard in time.
+        """
         caller = caller_of(request)
         wanted = (await read(request, StatusBody, SMALL)).status
         workflow, text = await self._ports.pool.run_as(
@@ -48,8 +53,11 @@ class Statuses:
         if wanted == workflows.ACTIVE:
             checked = await self._ports.documents.accept(orjson.loads(text), len(text), "")
             specs = tuple(checked.triggers)
-        if wanted != workflow.status:
-            await self._ports.pool.run_as(
+        if wanted == workflow.status:
+            return await self._definitions.show(request, workflow_id)
+        watched: bool | None = None
+        async with listening(self._ports.bus) as rings:
+            generation = await self._ports.pool.run_as(
                 caller.org,
                 _set_status,
                 caller.org,
@@ -60,7 +68,9 @@ class Statuses:
                 name_of(caller),
             )
             self._definitions.changed()
-        return await self._definitions.show(request, workflow_id)
+            if any(spec.kind == "record" for spec in specs):
+                watched = await rings.reach(generation)
+        return await self._definitions.show(request, workflow_id, watched=watched)
 
     async def list_versions(
         self,
@@ -141,10 +151,12 @@ async def _set_status(
     specs: tuple[TriggerSpec, ...],
     expected: int,
     by: str,
-) -> None:
+) -> int:
+    """The generation of the triggers from now on."""
     await check_secrets(connection, org, workflow_id, specs)
     await workflows.set_status(connection, org, workflow_id, status, specs, expected=expected)
     await audit.add(connection, org, by, f"workflow.{status}", str(workflow_id), {})
+    return await triggers.generation(connection)
 
 
 async def _set_secret(

@@ -11,6 +11,8 @@
   body that is JSON is its value, a form is an object, anything else is `{"raw": text}` or
   `{"raw_base64": …}`. Of the headers there are those of `FORWARDED`, and those that the trigger
   names in `headers`; never one with a signature or a credential, unless it is named.
+* An address takes `PERMAFLOW_WEBHOOK_RATE` deliveries a second; more are a 429. Only what is signed
+  well counts, so nobody else can use up what the sender may send.
 * The same delivery again gives the same run. What makes it the same: see
   `connectors.webhook_signatures.event_ids`.
 """
@@ -89,6 +91,7 @@ class Webhooks:
             raise Refusal(
                 401, "bad_signature", "The signature is missing, wrong, or of another time."
             )
+        self._ports.rates.take(token)
         value = read_value(raw, headers.get("content-type", ""), limit)
         if (challenge := _challenge(address, value)) is not None:
             return challenge

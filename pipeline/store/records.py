@@ -6,10 +6,11 @@ writing here can start workflows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -22,6 +23,9 @@ from pipeline.store.json_values import raw, to_json
 from pipeline.store.queries import query
 from pipeline.store.rows import every, one
 
+T = TypeVar("T")
+
+_TELL_CAUSE = query("records.tell_cause")
 _INSERT = query("records.insert")
 _GET = query("records.get")
 _UPDATE = query("records.update")
@@ -137,17 +141,21 @@ async def find(
 
 
 class RecordStore:
-    """What a task sees of the records of its organisation (`permaflow.task.Records`)."""
+    """What a task sees of the records of its organisation (`permaflow.task.Records`).
 
-    def __init__(self, database: Database, org: UUID) -> None:
+    `run_id` is the run that writes: whoever follows the changes learns of it.
+    """
+
+    def __init__(self, database: Database, org: UUID, run_id: UUID | None = None) -> None:
         self._database = database
         self._org = org
+        self._run_id = run_id
 
     async def create(
         self, object_name: str, data: Mapping[str, Json], *, record_id: str | None
     ) -> Json:
-        record, _ = await self._database.run_as(
-            self._org, create, self._org, object_name, data, record_id
+        record, _ = await self._write(
+            partial(create, org=self._org, object_name=object_name, data=data, record_id=record_id)
         )
         return record.json()
 
@@ -158,13 +166,26 @@ class RecordStore:
     async def update(
         self, object_name: str, record_id: str, data: Mapping[str, Json]
     ) -> Json | None:
-        record = await self._database.run_as(
-            self._org, update, self._org, object_name, record_id, data
+        record = await self._write(
+            partial(update, org=self._org, object_name=object_name, record_id=record_id, data=data)
         )
         return record.json() if record else None
 
     async def delete(self, object_name: str, record_id: str) -> bool:
-        return await self._database.run_as(self._org, delete, self._org, object_name, record_id)
+        return await self._write(
+            partial(delete, org=self._org, object_name=object_name, record_id=record_id)
+        )
+
+    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self._database.run_as(self._org, _caused, self._run_id, work)
+
+
+async def _caused(
+    connection: Connection, run_id: UUID | None, work: Callable[[Connection], Awaitable[T]]
+) -> T:
+    if run_id is not None:
+        await connection.execute(_TELL_CAUSE, {"run_id": str(run_id)})
+    return await work(connection)
 
 
 def _key(org: UUID, object_name: str, record_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ transaction the connection is in: the offsets of a Kafka batch, or the transacti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -22,6 +22,7 @@ NOT_ACTIVE = "Workflow not found or not active"
 
 _START = query("starts.start")
 _KNOWN = query("starts.known")
+_AT_DEPTH = query("starts.at_depth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,15 @@ async def known(connection: Connection, keys: Sequence[bytes | None]) -> dict[by
     """The runs that keys belong to; a key that started none is left out."""
     cursor = await connection.execute(_KNOWN, {"keys": list(keys)}, binary=True)
     return {bytes(key): run_id for key, run_id in await cursor.fetchall()}
+
+
+async def at_depth(connection: Connection, ids: Iterable[UUID], depth: int) -> frozenset[UUID]:
+    """Which of these runs are the last of so many that started each other by changes they made.
+
+    A run that was started in any other way has the depth 0.
+    """
+    cursor = await connection.execute(_AT_DEPTH, {"ids": list(ids), "depth": depth})
+    return frozenset([run_id for (run_id,) in await cursor.fetchall()])
 
 
 def _columns(requests: Sequence[StartRequest], inline_bytes: int) -> dict[str, list[object]]:

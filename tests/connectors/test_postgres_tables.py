@@ -418,10 +418,11 @@ def test_trouble_that_may_pass_is_retryable(error, kind):
 
 
 def test_sources_are_pairs():
-    assert parse_sources("a=postgresql://x/y?z=1  b=host") == {
-        "a": "postgresql://x/y?z=1",
-        "b": "host",
+    assert parse_sources("a=postgresql://x/y?z=1  b=host acme/a=here */all=there") == {
+        "default": {"a": "postgresql://x/y?z=1", "b": "host"},
+        "acme": {"a": "here"},
+        "*": {"all": "there"},
     }
-    for bad in ("a", "=x", "a=", "a=1 a=2"):
+    for bad in ("a", "=x", "a=", "a=1 a=2", "acme/=x", "/a=x", "acme/a=1 acme/a=2"):
         with pytest.raises(SettingsError):
             parse_sources(bad)

@@ -124,7 +124,7 @@ async def begin(monkeypatch: pytest.MonkeyPatch, groups: Sequence[int], together
 
     types = TaskTypeRegistry()
     types.add(TaskType("quick", "code", Nothing, Nothing, run))
-    services = Services(None, None, None, lambda _org: None)  # type: ignore[arg-type,return-value]
+    services = Services(None, lambda _org: None, None, lambda _org, _run: None)  # type: ignore[arg-type,return-value]
     vertex = Runner(Wall(seen), types, services, None, load_settings(), [], print)  # type: ignore[arg-type]
     run_id, org = new_id(), new_id().hex
     found = []

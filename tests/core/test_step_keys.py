@@ -58,7 +58,7 @@ async def keys(**fields):
     dispatch = WireDispatch(
         run_id=run_id, scope="", node="n", type="t", config={}, timeout=5.0, **fields
     )
-    services = Services(None, None, None, lambda org: None)
+    services = Services(None, lambda org: None, None, lambda org, run_id: None)
     await attempt(dispatch, {}, str(org), TaskType("t", "s", Nothing, Nothing, run), services)
     return seen[0]
 

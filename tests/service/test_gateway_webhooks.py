@@ -318,3 +318,31 @@ async def test_slack_is_answered_when_it_asks_for_the_address(
     assert (answer.status_code, answer.json()) == (200, {"challenge": "3eZbrw1a"})
     assert (await public.post(path, content=body)).status_code == 401
     assert await count(door) == 0
+
+
+async def test_an_address_takes_so_many_deliveries_a_second(
+    gate: Gate, door: httpx.AsyncClient, public: httpx.AsyncClient
+) -> None:
+    rates = gate.ports.rates
+    rates.rate = 2.0
+    one, other = await open_hook(door), await open_hook(door)
+    answers = [await public.post(one, json={}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert answers[-1].headers["retry-after"] == "1"
+    assert answers[-1].json()["code"] == "too_many_requests"
+    assert (await public.post(other, json={})).status_code == 202
+    token = one.rpartition("/")[2]
+    held, since = rates._buckets[token]
+    rates._buckets[token] = (held, since - 0.5)  # half a second later there is one more
+    assert (await public.post(one, json={})).status_code == 202
+
+
+async def test_what_is_not_signed_takes_nothing_of_the_rate(
+    gate: Gate, door: httpx.AsyncClient, public: httpx.AsyncClient
+) -> None:
+    gate.ports.rates.rate = 1.0
+    path = await signed_hook(door, {"scheme": "github"})
+    for _ in range(3):
+        assert (await public.post(path, content=b"{}")).status_code == 401
+    answer = await public.post(path, content=b"{}", headers=github(b"{}"))
+    assert answer.status_code == 202

@@ -128,7 +128,7 @@ async def inputs(store: Database, org: UUID) -> list[dict[str, Any]]:
 async def test_a_row_that_passes_the_conditions_starts_a_run(
     bus: JetStreamBus, store: Database, org: UUID, workflow: UUID, settings: Settings
 ) -> None:
-    source = Watched(PostgresChanges(settings))
+    source = Watched(PostgresChanges(settings, store))
     async with await psycopg.AsyncConnection.connect(
         settings.database_url, autocommit=True
     ) as session:
@@ -148,7 +148,7 @@ async def test_a_row_that_passes_the_conditions_starts_a_run(
 async def test_a_trigger_cannot_have_the_tables_of_the_engine(
     store: Database, org: UUID, settings: Settings
 ) -> None:
-    source = PostgresChanges(settings)
+    source = PostgresChanges(settings, store)
     await source.watch(["run", "permaflow.run", "journal", "permaflow.api_key"])
     await source.close()
     async with await psycopg.AsyncConnection.connect(settings.database_url) as session:

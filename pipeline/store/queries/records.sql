@@ -1,3 +1,7 @@
+-- name: tell_cause
+-- Tell whoever reads the log which run makes the changes of this transaction.
+select pg_logical_emit_message(true, 'permaflow.cause', %(run_id)s);
+
 -- name: insert
 -- A new record; nothing if it is there.
 insert into permaflow.record (org_id, object, id, data)
