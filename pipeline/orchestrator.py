@@ -50,6 +50,9 @@ _PATIENCE = 3
 _ROUNDS = 2
 """Attempts to advance runs together, the second one from the store."""
 
+MOST_VALUE_BYTES = 64_000_000
+"""Large values that are decided about in one transaction; memory takes several times that."""
+
 _AGAIN = timedelta(seconds=1)
 _MUCH_LATER = timedelta(seconds=5)
 _STOPPED_AT_ONCE = 2_000
@@ -203,15 +206,15 @@ class Orchestrator:
         """
         receipts: list[asyncio.Future[None]] = []
         later: list[Message] = []
-        values = await self._values(mails)
-        leased = await self._leased(mails)
-        left = mails
-        for _ in range(_ROUNDS):
-            left = await self._advance_together(left, values, leased, receipts, later)
-            if not left:
-                break
-        for run_id, mail in left.items():
-            await self._advance_alone(run_id, mail, values, leased, receipts)
+        for left in await self._portions(mails):
+            values = await self._values(left)
+            leased = await self._leased(left)
+            for _ in range(_ROUNDS):
+                left = await self._advance_together(left, values, leased, receipts, later)
+                if not left:
+                    break
+            for run_id, mail in left.items():
+                await self._advance_alone(run_id, mail, values, leased, receipts)
         return receipts, later
 
     async def _advance_together(
@@ -375,13 +378,28 @@ class Orchestrator:
             max_dispatch=self._settings.max_dispatch_bytes,
         )
 
+    async def _portions(self, mails: Mapping[UUID, Mail]) -> list[Mapping[UUID, Mail]]:
+        """The mails by portions whose large values may be in memory together."""
+        refs = [ref for mail in mails.values() for ref in mail.refs]
+        if not refs:
+            return [mails]
+        sizes = await self._journal.payload_sizes(refs)
+        portions: list[dict[UUID, Mail]] = [{}]
+        held = 0
+        for run_id, mail in mails.items():
+            mail.weight = sum(sizes.get(ref, 0) for ref in mail.refs)
+            if portions[-1] and held + mail.weight > MOST_VALUE_BYTES:
+                portions.append({})
+                held = 0
+            portions[-1][run_id] = mail
+            held += mail.weight
+        return list(portions)
+
     async def _values(self, mails: Mapping[UUID, Mail]) -> dict[UUID, object]:
         refs = [ref for mail in mails.values() for ref in mail.refs]
         if not refs:
             return {}
         bodies = await self._journal.payloads(refs)
-        for mail in mails.values():
-            mail.weight = sum(len(bodies[ref]) for ref in mail.refs if ref in bodies)
         return {ref: _decode(body) for ref, body in bodies.items()}
 
     async def _leased(self, mails: Mapping[UUID, Mail]) -> set[tuple[UUID, str, int]]:

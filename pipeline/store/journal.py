@@ -31,6 +31,7 @@ _SET_TIMERS = query("journal.set_timers")
 _CLEAR_TIMERS = query("journal.clear_timers")
 _PUT_PAYLOADS = query("journal.put_payloads")
 _GET_PAYLOADS = query("journal.get_payloads")
+_PAYLOAD_SIZES = query("journal.payload_sizes")
 _LIVE_LEASES = query("journal.live_leases")
 
 
@@ -144,6 +145,13 @@ class Journal:
         connection = await self._open()
         with store_errors():
             cursor = await connection.execute(_GET_PAYLOADS, (list(refs),), binary=True)
+            return dict(await cursor.fetchall())
+
+    async def payload_sizes(self, refs: Iterable[UUID]) -> dict[UUID, int]:
+        """How many bytes they have; a missing one is left out."""
+        connection = await self._open()
+        with store_errors():
+            cursor = await connection.execute(_PAYLOAD_SIZES, (list(refs),), binary=True)
             return dict(await cursor.fetchall())
 
     async def leased(self, ids: Sequence[UUID]) -> set[tuple[UUID, str, int]]:

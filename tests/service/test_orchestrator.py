@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from uuid import UUID
@@ -16,16 +16,19 @@ from permaflow.errors import BusUnavailableError, NotFoundError
 from permaflow.plan import Json
 from permaflow.task import TaskType
 from pipeline import builtins
+from pipeline import orchestrator as orchestrator_module
 from pipeline.bus.jetstream import connect
 from pipeline.bus.port import Channel
 from pipeline.core.entries import Finished, Succeeded
+from pipeline.ids import new_id
 from pipeline.orchestrator import Orchestrator
 from pipeline.programs import Programs
 from pipeline.settings import load_settings
-from pipeline.store import leases, orgs, runs, versions
+from pipeline.store import leases, orgs, payloads, runs, versions
 from pipeline.store.database import Database
 from pipeline.store.journal import Journal
 from pipeline.store.leases import HeldStep
+from pipeline.store.payloads import Payload
 from pipeline.wire import (
     Dispatch,
     Event,
@@ -308,6 +311,36 @@ async def test_a_result_whose_value_is_gone_is_none(desk: Desk) -> None:
     assert not [e for e in await desk.entries(run_id) if isinstance(e, Succeeded) and e.attempt]
     await desk.tell(orchestrator, Letter(Wake(run_id, 7, 1)))
     assert [(step.node, step.nudge) for step in desk.dispatched()] == [("a", 0), ("a", 7)]
+
+
+async def test_large_values_are_not_all_held_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator_module, "MOST_VALUE_BYTES", 100_000)
+    orchestrator = desk.orchestrator()
+    (journal,) = desk.journals
+    held: list[int] = []
+    load = journal.payloads
+
+    async def noted(refs: Iterable[UUID]) -> dict[UUID, bytes]:
+        found = await load(refs)
+        held.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(journal, "payloads", noted)
+    workflow_id = await desk.workflow(CHAIN)
+    run_ids = await desk.start(workflow_id, count=5)
+    await desk.tell(orchestrator, *map(Letter, map(Wake, run_ids)))
+    desk.dispatched()
+    values = {run_id: Payload(new_id(), desk.org, b'"%b"' % (b"x" * 40_000)) for run_id in run_ids}
+    await desk.database.run(payloads.put, list(values.values()))
+    letters = [
+        Letter(StepDone(run_id, "", "a", 1, output_ref=value.id))
+        for run_id, value in values.items()
+    ]
+    assert await desk.tell(orchestrator, *letters) == ["ack"] * 5
+    assert [step.node for step in desk.dispatched()] == ["b"] * 5
+    assert held == [80_004, 80_004, 40_002]
 
 
 async def test_timers_of_runs_that_have_ended_are_cleared_when_they_fire(desk: Desk) -> None:

@@ -77,6 +77,10 @@ on conflict (id) do nothing;
 -- Large values by their references.
 select id, body from permaflow.payload where id = any(%s);
 
+-- name: payload_sizes
+-- How large they are, without reading them.
+select id, octet_length(body) from permaflow.payload where id = any(%s);
+
 -- name: live_leases
 -- Attempts of steps of these runs that some runner still holds, and may.
 select run_id, step, attempt from permaflow.lease
