@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from permaflow.errors import SettingsError
 from pipeline.embedded.process import is_alive
 from pipeline.settings import Settings
 
@@ -72,6 +73,22 @@ def located(settings: Settings) -> Settings:
     if not settings.api_key.get_secret_value():
         more["api_key"] = SecretStr(read_key(settings.data_dir))
     return settings.model_copy(update=more)
+
+
+def needed(settings: Settings, name: str) -> str:
+    """The URL of a server that a command cannot do without. Raises `SettingsError`."""
+    url: str = getattr(located(settings), name)
+    if not url:
+        raise SettingsError(f"PERMAFLOW_{name.upper()} is not set, and {not_running(settings)}")
+    return url
+
+
+def not_running(settings: Settings) -> str:
+    """Half a sentence: where no `up` was found, and what to do."""
+    return (
+        f"no `permaflow up` runs in {settings.data_dir.absolute()}. Start it, or set "
+        "PERMAFLOW_DATA_DIR to where it runs."
+    )
 
 
 def read_key(data_dir: Path) -> str:

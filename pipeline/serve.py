@@ -97,8 +97,6 @@ async def serve(
 
     Raises `SettingsError` when a server that it needs is not set.
     """
-    if vertex not in VERTICES:
-        raise SettingsError(f"There is no vertex {vertex!r}; there are {', '.join(VERTICES)}.")
     _calm_garbage_collector()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

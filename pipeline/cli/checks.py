@@ -121,15 +121,21 @@ async def disk(settings: Settings) -> AsyncIterator[Line]:
 
 async def postgres(settings: Settings) -> AsyncIterator[Line]:
     if not settings.database_url:
-        yield _not_running("postgres", "PERMAFLOW_DATABASE_URL")
+        yield _not_running("postgres", "PERMAFLOW_DATABASE_URL", settings)
         return
     import psycopg
 
     from pipeline.store import migrate, server
 
-    async with await psycopg.AsyncConnection.connect(
-        settings.database_url, autocommit=True, connect_timeout=5
-    ) as connection:
+    try:
+        opened = await psycopg.AsyncConnection.connect(
+            settings.database_url, autocommit=True, connect_timeout=5
+        )
+    except psycopg.Error as error:
+        advice = "Start it, or set PERMAFLOW_DATABASE_URL to where it is."
+        yield Line("postgres", FAIL, " ".join(str(error).split()), advice)
+        return
+    async with opened as connection:
         before = time.time()
         found = await server.settings(connection)
         offset = found.clock - (before + time.time()) / 2
@@ -179,7 +185,7 @@ def _slot(slot: Slot) -> Line:
 
 async def nats(settings: Settings) -> AsyncIterator[Line]:
     if not settings.nats_url:
-        yield _not_running("nats", "PERMAFLOW_NATS_URL")
+        yield _not_running("nats", "PERMAFLOW_NATS_URL", settings)
         return
     import nats as library
     from nats.js.errors import NotFoundError
@@ -187,9 +193,20 @@ async def nats(settings: Settings) -> AsyncIterator[Line]:
     from pipeline.bus.subjects import STREAMS
 
     servers = [url.strip() for url in settings.nats_url.split(",")]
-    client = await library.connect(
-        servers, allow_reconnect=False, connect_timeout=3, error_cb=_ignore
-    )
+    try:
+        client = await library.connect(
+            servers,
+            allow_reconnect=False,
+            connect_timeout=3,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
+            error_cb=_ignore,
+        )
+    except (library.errors.Error, OSError) as error:
+        where = ", ".join(url.rpartition("@")[2] for url in servers)
+        advice = "Start it, or set PERMAFLOW_NATS_URL to where it is."
+        yield Line("nats", FAIL, f"{where} cannot be reached: {error}", advice)
+        return
     try:
         version = client.connected_server_version
         said = f"NATS {version.major}.{version.minor}.{version.patch}"
@@ -281,12 +298,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Line]:
             yield Line("gateway", FAIL, f"It refuses the API key ({asked.status_code}).", advice)
 
 
-def _not_running(check: str, setting: str) -> Line:
+def _not_running(check: str, setting: str, settings: Settings) -> Line:
+    where = settings.data_dir.absolute()
     return Line(
         check,
         WARN,
-        "No server is set, and no `permaflow up` runs in the data directory.",
-        f"Start `permaflow up`, or set {setting}.",
+        f"not looked at: no server is set, and no `permaflow up` runs in {where}",
+        f"Start `permaflow up`, or set {setting}, or PERMAFLOW_DATA_DIR to where it runs.",
     )
 
 

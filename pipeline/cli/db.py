@@ -18,16 +18,10 @@ Url = Annotated[
 
 def database_url(given: str | None) -> str:
     """The database that a command works on. Raises `SettingsError`."""
-    from permaflow.errors import SettingsError
-    from pipeline.endpoints import located
+    from pipeline.endpoints import needed
     from pipeline.settings import load_settings
 
-    url = given or located(load_settings()).database_url
-    if not url:
-        raise SettingsError(
-            "PERMAFLOW_DATABASE_URL is not set, and no `permaflow up` runs in the data directory."
-        )
-    return url
+    return given or needed(load_settings(), "database_url")
 
 
 @app.command()
@@ -59,7 +53,7 @@ def migrate(
 
 @app.command()
 def status(url: Url = None, json: Json = False) -> None:
-    """Show which migrations are applied and which are pending; exit code 1 if any is.
+    """Show which migrations are applied. Exit code 1 if one is pending.
 
     \b
     permaflow db status

@@ -20,12 +20,12 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start everything, let a shop take orders, and watch workflows answer them.
+    """Let a shop take orders, and watch workflows answer them.
 
-    The shop inserts and updates rows of `orders` in PostgreSQL; beside it payments come in on a
-    Kafka topic, as Debezium would send them. Both start workflows; what they notify arrives at a
-    receiver on this machine. At the end the runs are counted against what the shop did: exit code 1
-    if one is lost or doubled.
+    Everything is started on this machine. The shop inserts and updates rows of `orders` in
+    PostgreSQL; beside it payments come in on a Kafka topic, as Debezium would send them. Both start
+    workflows; what they notify arrives at a receiver on this machine. At the end the runs are
+    counted against what the shop did: exit code 1 if one is lost or doubled.
 
     \b
     permaflow demo

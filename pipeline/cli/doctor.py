@@ -36,6 +36,12 @@ def doctor(
             ("", "check", "message", "what to do"),
             [(line.state, line.check, line.message, line.advice) for line in lines],
         )
-        note("Something fails." if failed else "It works." if not worst else "It works, with care.")
+        note(
+            "Something fails."
+            if failed
+            else "Nothing fails; see the warnings."
+            if worst
+            else "It works."
+        )
     if failed:
         raise typer.Exit(FAILED)

@@ -27,9 +27,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Runs: start, list, look at, watch, end.")
 
-Id = Annotated[str, typer.Argument(help="Id of a run.")]
 
-ENDED = ("completed", "failed", "cancelled", "timed_out", "compensated")
+def _run_id(text: str) -> str:
+    from uuid import UUID
+
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no id of a run; `permaflow run list` shows them."
+        ) from None
+
+
+Id = Annotated[str, typer.Argument(help="Id of a run.", callback=_run_id)]
+
 RETRYABLE = ("failed", "cancelled", "timed_out", "compensated")
 
 
@@ -212,9 +223,10 @@ def cancel(
 
 @app.command()
 def retry(run: Id, json: Json = False) -> None:
-    """Start a run anew that did not complete: a new run with the same data, from the beginning.
+    """Start a run again that did not complete.
 
-    It runs the workflow's present version. The same retry starts one run only.
+    That is a new run with the same data, from the beginning. It runs the workflow's present
+    version. The same retry starts one run only.
 
     \b
     permaflow run retry 019a…

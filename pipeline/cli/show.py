@@ -72,6 +72,8 @@ def complain(
         return status
     print(f"permaflow: {message}", file=sys.stderr)
     for each in errors:
+        if len(errors) == 1 and each.get("message", each) in message:
+            break  # it has been told
         where = each.get("pointer", "")
         print(f"  {where + ': ' if where else ''}{each.get('message', each)}", file=sys.stderr)
     return status

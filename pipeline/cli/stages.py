@@ -25,7 +25,7 @@ _LONGEST = timedelta(days=3650)
 
 @app.command("list")
 def list_stages(json: Json = False) -> None:
-    """Show the backlog of every stage: waiting, in work, and whether it is paused.
+    """Show what waits in every stage, what is in work, what is paused.
 
     \b
     permaflow stage list
@@ -137,19 +137,13 @@ async def _pause(bus: JetStreamBus, name: str, span: timedelta | None) -> None:
 
 
 def _on_bus(work: Callable[[JetStreamBus], Awaitable[T]]) -> T:
-    from permaflow.errors import SettingsError
     from pipeline import telemetry
     from pipeline.bus.jetstream import connect
     from pipeline.cli.client import wait_for
-    from pipeline.endpoints import located
+    from pipeline.endpoints import needed
     from pipeline.settings import load_settings
 
-    url = located(load_settings()).nats_url
-    if not url:
-        raise SettingsError(
-            "PERMAFLOW_NATS_URL is not set, and no `permaflow up` runs in the data directory."
-        )
-
+    url = needed(load_settings(), "nats_url")
     telemetry.configure("ERROR", "auto")
 
     async def run() -> T:

@@ -109,9 +109,12 @@ def serve(
 
     from pipeline import telemetry
     from pipeline.cli.show import note
+    from pipeline.serve import VERTICES
     from pipeline.serve import serve as serve_vertex
     from pipeline.settings import load_settings
 
+    if vertex not in VERTICES:
+        raise typer.BadParameter(f"There is no vertex {vertex!r}; there are {', '.join(VERTICES)}.")
     settings = load_settings()
     telemetry.configure(settings.log_level, settings.log_format)
 

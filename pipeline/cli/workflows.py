@@ -22,9 +22,10 @@ def validate(
     files: Annotated[list[Path], typer.Argument(help="Documents; - is standard input.")],
     json: Json = False,
 ) -> None:
-    """Check documents without a server; tell every problem with its place. Exit code 1 if any.
+    """Check documents without a server. Exit code 1 if one has problems.
 
-    A file holds a document, or what the API takes: an object with it as `definition`.
+    Every problem is told with its place. A file holds a document, or what the API takes: an object
+    with it as `definition`.
 
     \b
     permaflow workflow validate examples/*.json
@@ -53,7 +54,9 @@ def apply(
     activate: Annotated[bool, typer.Option("--activate", help="Switch it on, too.")] = False,
     json: Json = False,
 ) -> None:
-    """Save a document: a new workflow, or the next version of the one with its name.
+    """Save a document as a new workflow, or as its next version.
+
+    Workflows are told apart by their names.
 
     \b
     permaflow workflow apply examples/order-notify.json --activate
@@ -158,7 +161,7 @@ def get(
 
 @app.command()
 def activate(workflow: Which, json: Json = False) -> None:
-    """Switch a workflow on: its triggers fire, and runs may be started.
+    """Switch a workflow on. Its triggers fire, and runs may be started.
 
     \b
     permaflow workflow activate "New orders"

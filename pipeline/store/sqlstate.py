@@ -46,7 +46,8 @@ def translate(error: psycopg.Error | UnicodeEncodeError) -> PermaflowError:
     if isinstance(error, UnicodeEncodeError):
         return InputError("A text holds half of a surrogate pair, which is no character.")
     state = error.sqlstate
-    said = error.diag.message_primary or str(error).strip()
+    said = error.diag.message_primary or "; ".join(map(str.strip, str(error).splitlines()))
+    said = said.rstrip(".?")
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests):
         return StoreUnavailableError(f"No connection to the database is free: {said}.")
     if state is None:

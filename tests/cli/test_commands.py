@@ -15,15 +15,17 @@ import typer
 
 from pipeline.cli.app import app
 from pipeline.cli.documents import check, read
+from pipeline.cli.show import complain
 
 COMMAND = Path(sys.executable).with_name("permaflow")
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.json"))
 COLD_START = 0.150
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [COMMAND, *map(str, arguments)]
     env = {"PERMAFLOW_DATA_DIR": str(cwd / "data"), "PERMAFLOW_API_URL": "http://127.0.0.1:1"}
+    env |= more
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
 
 
@@ -69,10 +71,18 @@ def test_every_command_takes_json_and_teaches_by_example(words: str, command: An
     assert "--json" in options
     if words != "version":
         assert f"permaflow {words}" in command.help
+    assert not command.get_short_help_str(66).endswith("..."), "a list of commands cuts it off"
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("run", "start"), ("run", "start", "x", "--data", "{")]
+    "arguments",
+    [
+        ("nonsense",),
+        ("serve", "nonsense"),
+        ("run", "start"),
+        ("run", "start", "x", "--data", "{"),
+        ("run", "get", "nonsense"),
+    ],
 )
 def test_what_is_not_understood_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     plain = run(*arguments, cwd=tmp_path)
@@ -96,6 +106,30 @@ def test_without_servers_the_setting_is_named(tmp_path: Path, arguments: tuple[s
     done = run(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "_URL is not set" in done.stderr
+    assert str(tmp_path / "data") in done.stderr
+
+
+def test_a_fault_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    complain(
+        False, "bad", "`since`: A date.", 1, [{"pointer": "/query/since", "message": "A date."}]
+    )
+    assert capsys.readouterr().err == "permaflow: `since`: A date.\n"
+
+
+def test_the_doctor_says_which_servers_cannot_be_reached(tmp_path: Path) -> None:
+    urls = {
+        "DATABASE": "postgresql://u:secret@127.0.0.1:1/x",
+        "NATS": "nats://u:secret@127.0.0.1:1",
+    }
+    done = run(
+        "doctor", "--json", cwd=tmp_path, **{f"PERMAFLOW_{k}_URL": v for k, v in urls.items()}
+    )
+    found = {line["check"]: line for line in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1
+    assert "secret" not in done.stdout
+    for server, setting in (("postgres", "DATABASE"), ("nats", "NATS")):
+        assert "127.0.0.1" in found[server]["message"]
+        assert f"PERMAFLOW_{setting}_URL" in found[server]["advice"]
 
 
 def test_the_doctor_has_advice_before_anything_runs(tmp_path: Path) -> None:
