@@ -70,13 +70,16 @@ class FunctionRegistry:
             )
 
     def get(self, slug: str) -> Callable[..., Any] | None:
-        """The function, or None. Raises `ContractError` if the plug-in that offers it is broken."""
+        """The function, or None. Raises `ContractError` if what may offer it cannot be loaded."""
         found = self._functions.get(slug)
         if found is None and not self._searched:
             self.load()
             found = self._functions.get(slug)
-        if found is None and slug in self._broken:
-            raise self._broken[slug]
+        if found is None and self._broken:
+            reasons = " ".join(map(str, self._broken.values()))
+            raise self._broken.get(slug) or ContractError(
+                f"There is no function {slug!r} among those that could be loaded. {reasons}"
+            )
         return found
 
     def slugs(self) -> tuple[str, ...]:

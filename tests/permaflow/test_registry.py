@@ -173,6 +173,8 @@ def test_a_module_of_functions_that_fails_is_named_and_the_rest_works(install):
     assert "bad_functions" in str(error)
     with pytest.raises(ContractError, match="no_such_module_at_all"):
         functions.get("bad_functions")
+    with pytest.raises(ContractError, match=r"no function 'sent'.*no_such_module_at_all"):
+        functions.get("sent")
 
 
 def test_two_functions_cannot_share_a_slug():
