@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 
+from permaflow.errors import ServerError
 
-def open_socket(host: str, port: int) -> socket.socket:
+
+def open_socket(host: str, port: int, setting: str = "a setting") -> socket.socket:
     """A listening address: who connects now waits to be served. Port 0 picks a free one.
 
-    Raises `OSError`.
+    Raises `ServerError`, which names `setting` as what to change.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -16,7 +18,10 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(1_024)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise ServerError(
+            f"Port {port} of {host} cannot be used: {error.strerror}. Stop what listens there, or "
+            f"choose another with {setting}; 0 picks one."
+        ) from error
     return listener

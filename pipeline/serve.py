@@ -105,7 +105,8 @@ async def serve(
     async with _parts(vertex, settings) as parts:
         work = await _build(vertex, parts, stages)
         running = asyncio.create_task(work.run())
-        server = OpsServer(parts.ops, open_socket(settings.ops_host, settings.ops_port))
+        listener = open_socket(settings.ops_host, settings.ops_port, "PERMAFLOW_OPS_PORT")
+        server = OpsServer(parts.ops, listener)
         server.start()
         log.info(telemetry.VERTEX_STARTED, vertex=vertex)
         if ready is not None and (called := ready(server.port)) is not None:

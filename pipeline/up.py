@@ -122,18 +122,15 @@ class Up:
         """A sentence now is better than a gateway that ends in half a minute."""
         host, port = self._settings.http_host, self._settings.http_port
         try:
-            open_socket(host, port).close()
-        except OSError as error:
+            open_socket(host, port, "--port (or PERMAFLOW_HTTP_PORT)").close()
+        except ServerError as error:
             other = endpoints.read(self._settings.data_dir)
             if other is not None:
                 raise ServerError(
                     f"Permaflow runs already in {self._settings.data_dir}: process {other.pid}, "
                     f"{other.api_url}. Stop it first, or choose another --data-dir and --port."
                 ) from error
-            raise ServerError(
-                f"Port {port} of {host} cannot be used: {error.strerror}. Stop what listens "
-                "there, or choose another with --port (or PERMAFLOW_HTTP_PORT); 0 picks one."
-            ) from error
+            raise
 
     def _endpoints(self, running: Running) -> endpoints.Endpoints:
         env = running.env

@@ -18,6 +18,7 @@ import uvicorn
 from permaflow.plan import TaskTypes
 from pipeline.bus.port import Bus
 from pipeline.gateway.app import Application
+from pipeline.gateway.connection import Connection
 from pipeline.gateway.ports import open_ports
 from pipeline.ops import Ops, QuietServer, open_socket
 from pipeline.settings import Settings
@@ -36,10 +37,12 @@ class Gateway:
         """`database` is open in the role of the gateway. Raises `OSError` if the port is taken."""
         self.ports = open_ports(bus, database, types, settings)
         self.application = Application(self.ports, ops)
-        self._listener: socket.socket = open_socket(settings.http_host, settings.http_port)
+        self._listener: socket.socket = open_socket(
+            settings.http_host, settings.http_port, "PERMAFLOW_HTTP_PORT"
+        )
         config = uvicorn.Config(
             self.application.asgi,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

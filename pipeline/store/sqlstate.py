@@ -75,6 +75,11 @@ def _of_state(state: str, said: str, constraint: str) -> PermaflowError:
             return NotFoundError(f"It refers to something that is not there: {said}.")
         case "23" if state in ("23502", "23514"):
             return InputError(f"A value breaks a rule of the store: {said} ({constraint}).")
+        case _ if state in ("3F000", "42P01", "42703"):
+            return StoreError(
+                f"The database has not the schema of this version: {said}. Run `permaflow db "
+                "migrate`."
+            )
         case _:
             return StoreError(f"The database refused: {said} ({state}).")
 

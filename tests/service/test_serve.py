@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from permaflow.errors import StoreUnavailableError
+from permaflow.errors import ServerError, StoreUnavailableError
+from pipeline.listening import open_socket
 from pipeline.serve import _put_aside
 from pipeline.store.database import Database
 from pipeline.store.dead_letters import Unreadable
@@ -29,3 +30,10 @@ async def test_a_message_is_put_aside_once_the_store_is_back(
         async with database.connection() as connection:
             cursor = await connection.execute("select source, raw from permaflow.dead_letter")
             assert await cursor.fetchall() == [("inbox", b"\xff")]
+
+
+def test_a_port_that_is_taken_is_named_with_the_setting_that_changes_it() -> None:
+    with open_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"Port {port} .* with PERMAFLOW_HTTP_PORT"):
+            open_socket("127.0.0.1", port, "PERMAFLOW_HTTP_PORT")

@@ -185,3 +185,9 @@ async def test_work_goes_on_when_idle_connections_of_the_pool_have_died(
             )
             assert await cursor.fetchone() == (1,)
         assert await database.run(one, "select 1") == 1
+
+
+async def test_a_database_without_the_schema_says_what_to_run(database_url: str) -> None:
+    async with Database(database_url) as database:
+        with pytest.raises(StoreError, match="permaflow db migrate"):
+            await database.run(one, "select 1 from permaflow.of_another_version")
