@@ -121,8 +121,8 @@ class Orchestrator:
             self._changed.clear()
             try:
                 await self._take_partitions(subscription)
-            except BusError as error:
-                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
+            except Exception as error:  # whatever it is, runs must not wait for nobody
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=repr(error))
                 self._changed.set()
                 await asyncio.sleep(_AGAIN.total_seconds())
 

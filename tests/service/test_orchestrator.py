@@ -51,17 +51,9 @@ DELAYED = graph(
 )
 
 
-tried = asyncio.Event()
-
-
 async def until(check: Callable[[], bool]) -> None:
     while not check():  # noqa: ASYNC110 - what others hold, and no one tells of
         await asyncio.sleep(0.01)
-
-
-async def unreachable(_channel: Channel) -> None:
-    tried.set()
-    raise BusUnavailableError
 
 
 class Letter:
@@ -357,14 +349,23 @@ async def test_timers_of_runs_that_have_ended_are_cleared_when_they_fire(desk: D
     assert await desk.sql("select 1 from permaflow.timer") == []
 
 
-async def test_partitions_that_could_not_be_taken_are_taken_later(desk: Desk) -> None:
+@pytest.mark.parametrize("error", [BusUnavailableError, AttributeError])
+async def test_partitions_that_could_not_be_taken_are_taken_later(
+    desk: Desk, error: type[Exception]
+) -> None:
+    tried = asyncio.Event()
+
+    async def failing(_channel: Channel) -> None:
+        tried.set()
+        raise error
+
     orchestrator = desk.orchestrator()
     running = asyncio.create_task(orchestrator.run())
     async with asyncio.timeout(15):
         await until(lambda: len(orchestrator.held) == 16)
         desk.bus.ring("pf.member.orchestrator", b"+another")
         await until(lambda: len(orchestrator.held) < 16)
-        ensure, desk.bus.ensure = desk.bus.ensure, unreachable  # type: ignore[method-assign]
+        ensure, desk.bus.ensure = desk.bus.ensure, failing  # type: ignore[method-assign]
         desk.bus.ring("pf.member.orchestrator", b"-another")
         await tried.wait()
         desk.bus.ensure = ensure  # type: ignore[method-assign]
