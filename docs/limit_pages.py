@@ -9,7 +9,7 @@ from markdown import opening, row, table
 from connectors import guarded_network, http_rules, webhook_signatures
 from permaflow import values
 from pipeline.core import delays
-from pipeline.gateway import run_starts, starts, stream
+from pipeline.gateway import connection, run_starts, starts, stream
 from pipeline.settings import Settings
 from specs import (
     branching,
@@ -83,6 +83,10 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
         ),
         ("Bytes that the templates of one config make", templates.MAX_CONFIG_BYTES, ""),
         ("Bytes of a text that templates make", templates.MAX_TEXT_BYTES, ""),
+        (
+            "Runs that start each other by the changes that they make",
+            *setting("max_change_depth"),
+        ),
         ("Steps of a run: nodes that fire, and further attempts", *setting("max_steps")),
         ("Items of a loop", *setting("max_loop_items")),
         ("Iterations of a loop that are open at once", logic.MAX_PARALLEL, ""),
@@ -91,6 +95,8 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
         ("Days of a timeout", durations.LONGEST_SECONDS / 86_400, ""),
     ],
     "HTTP": [
+        ("Bytes of a request's address and headers", connection.MAX_HEAD, ""),
+        ("Seconds that they may take to come", connection.SLOWEST_HEAD, ""),
         ("Characters of an `Idempotency-Key`", run_starts.LONGEST_KEY, ""),
         ("Starts that wait for the database at once, for each gateway", starts.MOST_WAITING, ""),
         ("Seconds that a start waits for the database, then 503", starts.LONGEST_WAIT, ""),

@@ -146,6 +146,7 @@ class Settings(BaseSettings):
     webhook_rate: float = Field(
         0.0,
         ge=0,
+        allow_inf_nan=False,
         description="Deliveries a second that one webhook address takes in each gateway process; "
         "a burst of as many goes through at once, more get 429. 0: no limit.",
     )

@@ -113,7 +113,11 @@ class JetStreamBus:
                 self._start(outcome)
 
         sid = self.link.subscribe(subject, arrived)
-        await self.link.flushed()
+        try:
+            await self.link.flushed()
+        except BaseException:
+            self.link.unsubscribe(sid)
+            raise
 
         async def stop() -> None:
             self.link.unsubscribe(sid)

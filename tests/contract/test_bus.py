@@ -407,6 +407,15 @@ async def test_a_listener_that_raises_hears_the_next_ring(bus: Bus) -> None:
     assert await asyncio.wait_for(heard.get(), SOON) == b"good"
 
 
+async def test_who_cannot_listen_now_is_not_listened_for_later(connected: Connect) -> None:
+    bus = await connected()
+    await bus.close()
+    kept = set(bus.link.handlers)
+    with pytest.raises(BusUnavailableError):
+        await bus.listen("bell", lambda _subject, _data: None)
+    assert set(bus.link.handlers) == kept
+
+
 async def test_a_paused_channel_delivers_nothing_until_it_is_resumed(bus: Bus) -> None:
     reader = await bus.subscribe(CHANNEL, 10)
     await bus.pause(CHANNEL, timedelta(minutes=5))

@@ -1,0 +1,86 @@
+"""What anybody may send before a request is one: so much, and in so much time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline.gateway import connection
+from pipeline.gateway.connection import MAX_HEAD
+from tests.fix_engine import WITHIN
+from tests.fix_site import RunningSite
+
+
+async def said(site: RunningSite, *parts: bytes) -> bytes:
+    """What the gateway answers to these bytes, until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway.port)
+    try:
+        async with asyncio.timeout(WITHIN):
+            try:
+                for part in parts:
+                    writer.write(part)
+                    await writer.drain()
+                return await reader.read()
+            except ConnectionError:
+                return b""  # it has closed already, with something unread
+    finally:
+        writer.close()
+
+
+def head(size: int) -> bytes:
+    """A request whose address and headers have this size."""
+    parts = {b"connection": b"close", b"host": b"x"}
+    rest = size - len(b"/livez") - sum(len(name) + len(value) for name, value in parts.items())
+    lines = b"".join(b"%s: %s\r\n" % pair for pair in parts.items())
+    return b"GET /livez HTTP/1.1\r\n%sx: %s\r\n\r\n" % (lines, b"a" * (rest - 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(MAX_HEAD - 1, 200), (MAX_HEAD, 200), (MAX_HEAD + 1, 431)]
+)
+async def test_a_head_may_be_so_large(site: RunningSite, size: int, status: int) -> None:
+    assert (await said(site, head(size))).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\nx"])
+async def test_a_head_without_end_is_not_kept(
+    site: RunningSite, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(connection, "SLOWEST_HEAD", 1000.0)
+    endless = [b"a" * 10_000] * 100
+    answer = await said(site, start, *endless)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+async def test_a_large_body_is_no_head(site: RunningSite) -> None:
+    start = b"POST /webhooks/workflow/x HTTP/1.1\r\nconnection: close\r\nhost: x\r\n"
+    length = b"content-length: 90000\r\n\r\n"
+    answer = await said(site, start + length, *[b"a" * 45_000] * 2)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /livez HTTP/1.1\r\nhost: "])
+async def test_who_does_not_come_to_a_request_is_let_go(
+    site: RunningSite, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(connection, "SLOWEST_HEAD", 0.2)
+    assert await said(site, start) == b""
+
+
+async def test_a_request_whose_head_has_come_has_time(
+    site: RunningSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SLOWEST_HEAD", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway.port)
+    request = b"POST /webhooks/workflow/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+    try:
+        async with asyncio.timeout(WITHIN):
+            writer.write(request)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.6):
+                    await reader.read(1)
+            writer.write(b"{}")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
+    finally:
+        writer.close()
