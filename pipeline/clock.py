@@ -20,8 +20,15 @@ from uuid import UUID
 
 from permaflow.errors import BusError, PermaflowError
 from pipeline import telemetry
-from pipeline.bus.port import Bus
-from pipeline.bus.subjects import PARTITIONS, TIMER, done, inbox_channel, step_channel
+from pipeline.bus.port import Backlog, Bus, Channel
+from pipeline.bus.subjects import (
+    PARTITIONS,
+    TIMER,
+    done,
+    done_channel,
+    inbox_channel,
+    step_channel,
+)
 from pipeline.settings import Settings
 from pipeline.starter import post
 from pipeline.store import leases, retention, runs, stats, timers
@@ -39,7 +46,9 @@ run is nudged each time its silence has doubled, so that a long queue is not mad
 """
 
 FLOOD = 1_000
-"""Messages that wait in one partition of the inbox when orchestrators are behind, or away."""
+"""Messages that wait in one partition of the inbox when orchestrators are behind, or away; or in
+that of ends, when completion is.
+"""
 
 _PAGE = 1_000
 
@@ -136,12 +145,18 @@ class Clock:
         if seen.leased:
             await self._end_overdue_steps()
         if seen.unsettled:
-            ids = await self._database.run(stats.unsettled, _PAGE)
-            if ids:
-                receipt = self._bus.send(done("reconciler"), encode(Finished("", ids)))
-                receipt.add_done_callback(lambda future: future.exception())
+            await self._tell_ends_again()
         if seen.running:
             await self._nudge_silent_runs()
+
+    async def _tell_ends_again(self) -> None:
+        told = await self._backlog(done_channel())
+        if told.pending + told.in_flight > FLOOD:
+            return  # completion is away, or what it tells is
+        ids = await self._database.run(stats.unsettled, _PAGE)
+        if ids:
+            receipt = self._bus.send(done("reconciler"), encode(Finished("", ids)))
+            receipt.add_done_callback(lambda future: future.exception())
 
     async def _cancel_again(self) -> None:
         after = timedelta(seconds=2)
@@ -192,24 +207,23 @@ class Clock:
     async def _has_backlog(self) -> bool:
         """Whether dispatches wait for a runner: then a silent run is most likely one of these."""
         for stage in self._settings.stage_names:
-            try:
-                backlog = await self._bus.backlog(step_channel(stage))
-            except BusError:
-                continue
-            if backlog.pending:
+            if (await self._backlog(step_channel(stage))).pending:
                 return True
         return False
 
     async def _is_flooded(self) -> bool:
         """Whether orchestrators have so much to read that more would only wait."""
         for partition in range(PARTITIONS):
-            try:
-                backlog = await self._bus.backlog(inbox_channel(partition))
-            except BusError:
-                continue
-            if backlog.pending > FLOOD:
+            if (await self._backlog(inbox_channel(partition))).pending > FLOOD:
                 return True
         return False
+
+    async def _backlog(self, channel: Channel) -> Backlog:
+        """What waits in a channel; nothing when nobody can tell."""
+        try:
+            return await self._bus.backlog(channel)
+        except BusError:
+            return Backlog(0, 0)
 
     # --- housekeeping -----------------------------------------------------------------------------
 

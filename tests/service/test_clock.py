@@ -14,7 +14,7 @@ import pytest
 
 from permaflow.task import Done, TaskType
 from pipeline import clock, runner
-from pipeline.bus.subjects import step_channel
+from pipeline.bus.subjects import done_channel, step_channel
 from pipeline.clock import has_doubled
 from pipeline.store import leases, runs
 from tests.fix_engine import Engine, Script, graph, task
@@ -92,6 +92,31 @@ async def test_a_step_that_got_lost_does_not_wait_for_the_long_one_beside_it(
         await begun.wait()
     enough.set()
     assert (await engine.until(run_id)).status == "completed"
+
+
+async def test_ends_are_not_told_again_and_again_while_completion_is_behind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "FLOOD", 2)
+    await engine.bus.pause(done_channel(), timedelta(minutes=5))
+    await engine.finished(graph(task("a"), edges=["t>a"]))
+    looked = asyncio.Event()
+    looks = 0
+    glance = runs.glance
+
+    async def counted(*args: Any, **kwargs: Any) -> runs.Glance:
+        nonlocal looks
+        found = await glance(*args, **kwargs)
+        looks += found.unsettled
+        if looks == 8:
+            looked.set()
+        return found
+
+    monkeypatch.setattr(runs, "glance", counted)
+    async with asyncio.timeout(30):
+        await looked.wait()
+    assert (await engine.bus.backlog(done_channel())).pending == 3
+    await engine.bus.pause(done_channel(), None)
 
 
 @pytest.mark.parametrize("pause", [5.0, 7.3, 61.0, 500.0])
