@@ -161,7 +161,13 @@ def _problems(
         pointer, known_yet = _locate(item["loc"], config, missing=item["type"] == "missing")
         if templates and not known_yet:
             continue
-        message = item["msg"].removeprefix("Value error, ")
+        match item["type"]:
+            case "extra_forbidden":
+                message = f"There is no field `{item['loc'][-1]}` here"
+            case "missing":
+                message = f"The field `{item['loc'][-1]}` is missing"
+            case _:
+                message = item["msg"].removeprefix("Value error, ")
         problem = Problem(pointer, "invalid_config", message[:1].upper() + message[1:] + ".")
         known = found.get(pointer)
         if known is None:

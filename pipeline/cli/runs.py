@@ -65,6 +65,8 @@ def start(
     permaflow run start "New orders" --data '{"id": 7, "amount": 120}'
     permaflow run start "New orders" --data @order.json --wait --timeout 60
     """
+    from shlex import quote
+
     from pipeline.cli.client import RUNS, Api, wait_for
 
     given = _read_data(data)
@@ -73,7 +75,15 @@ def start(
         async with Api() as api:
             body = {"workflow_id": await api.workflow_id(workflow), "trigger_data": given}
             headers = {"idempotency-key": key} if key else None
-            started: dict[str, Any] = await api.call("POST", RUNS, body, headers=headers)
+            try:
+                started: dict[str, Any] = await api.call("POST", RUNS, body, headers=headers)
+            except CommandError as error:
+                if error.code != "not_found":
+                    raise
+                raise CommandError(
+                    f"{error}. `permaflow workflow activate {quote(workflow)}` switches it on.",
+                    code=error.code,
+                ) from error
             if not wait:
                 return DONE, started
             if not json:

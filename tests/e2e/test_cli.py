@@ -92,7 +92,10 @@ def test_a_workflow_is_listed_shown_paused_and_activated_by_its_name(
     assert permaflow.json("workflow", "pause", echo)["status"] == "paused"
     refused = permaflow("run", "start", echo)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == "permaflow: Workflow not found or not active\n"
+    assert refused.stderr == (
+        "permaflow: Workflow not found or not active. "
+        f"`permaflow workflow activate {echo}` switches it on.\n"
+    )
     assert permaflow.json("workflow", "activate", echo)["status"] == "active"
 
 

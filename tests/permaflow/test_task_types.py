@@ -104,6 +104,14 @@ def test_templates_do_not_hide_the_problems_beside_them():
     assert pointers("plain", config) == ["/name", "/mode"]
 
 
+def test_a_field_too_much_or_missing_is_named():
+    problems = types.config_problems("plain", {"nmae": "x"})
+    assert {each.message for each in problems} == {
+        "There is no field `nmae` here.",
+        "The field `name` is missing.",
+    }
+
+
 def test_a_brace_is_not_yet_a_template():
     assert pointers("plain", {"name": "x", "count": "{{"}) == ["/count"]
 
