@@ -22,7 +22,8 @@ class Registry(Generic[T]):
 
     `kind` is the word for it in messages; `accept` returns the thing, or raises `ContractError`
     when what was loaded is something else; `name_of` gives the name of a thing that was found in
-    a module. The first door that offers a name keeps it.
+    a module. The first door that offers a name keeps it. A module of the settings that has neither
+    the attribute nor its plural offers every object of the class `instances` in it.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Registry(Generic[T]):
         group: str = "",
         builtins: Mapping[str, str] | None = None,
         modules: Sequence[str] = (),
+        instances: type | None = None,
     ) -> None:
         self.kind = kind
         self._accept = accept
@@ -42,6 +44,8 @@ class Registry(Generic[T]):
         self._attribute = attribute
         self._group = group
         self._modules = tuple(modules)
+        self._instances = instances
+        self._loaders: dict[str, Callable[[], T]] = {}
         self._origins: dict[str, str] = dict(builtins or {})
         self._loaded: dict[str, T] = {}
         self._broken: dict[str, ContractError] = {}
@@ -56,6 +60,15 @@ class Registry(Generic[T]):
             )
         self._origins[name] = f"{type(thing).__module__}.{type(thing).__qualname__}"
         self._loaded[name] = thing
+
+    def offer(self, name: str, load: Callable[[], T], origin: str) -> None:
+        """Something to be loaded when it is asked for. A name that is taken is a broken plug-in."""
+        if name in self._origins:
+            message = f"{origin} offers the {self.kind} {name!r}, which exists already, from "
+            self._broken.setdefault(origin, ContractError(message + f"{self._origins[name]}."))
+            return
+        self._origins[name] = origin
+        self._loaders[name] = load
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted; those of broken plug-ins too."""
@@ -81,7 +94,8 @@ class Registry(Generic[T]):
                 f"There is no {self.kind} {name!r}. Known are: {', '.join(self.names())}."
             )
         try:
-            thing = self._load(self._origins[name])
+            load = self._loaders.get(name)
+            thing = self._accept(load()) if load else self._load(self._origins[name])
             if self._name_of(thing) != name:
                 raise ContractError(
                     f"{self._origins[name]} is offered as the {self.kind} {name!r} "
@@ -123,10 +137,7 @@ class Registry(Generic[T]):
     def _take_module(self, module: str) -> None:
         """`module` holds one thing under the attribute, or several under its plural."""
         try:
-            loaded = _import(module)
-            found: object = getattr(loaded, self._attribute + "s", None)
-            if found is None:
-                found = (_attribute(loaded, self._attribute, module),)
+            found = self._found_in(module)
             if not isinstance(found, Iterable):
                 raise ContractError(f"{module}:{self._attribute}s must be a list.")
             for thing in found:
@@ -135,6 +146,21 @@ class Registry(Generic[T]):
                 self._origins[self._name_of(accepted)] = module
         except ContractError as error:
             self._broken[module] = error
+
+    def _found_in(self, module: str) -> object:
+        name, _, attribute = module.partition(":")
+        loaded = _import(name)
+        if attribute:
+            return (_attribute(loaded, attribute, name),)
+        several: object = getattr(loaded, self._attribute + "s", None)
+        if several is not None:
+            return several
+        kind = self._instances
+        if kind is not None and not isinstance(getattr(loaded, self._attribute, None), kind):
+            every = [each for each in vars(loaded).values() if isinstance(each, kind)]
+            if every:
+                return list({id(each): each for each in every}.values())
+        return (_attribute(loaded, self._attribute, name),)
 
     def _load(self, origin: str) -> T:
         module, _, attribute = origin.partition(":")

@@ -186,12 +186,22 @@ Run = Callable[[Any, TaskContext], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
+class OutputField:
+    """A part of a result that later steps may refer to, as catalogues show it."""
+
+    field: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskType:
     """What a stage can do.
 
     `config` and `result` are pydantic models (or anything with the same two methods); `stage` is
     the stage that serves it; `batch` is how many dispatches may travel in one message: more than 1
-    only where running one again after a crash costs nothing but time.
+    only where running one again after a crash costs nothing but time. What follows `doc` is for
+    catalogues: `outputs` are the members of the result unless they are given. A `remote` type is
+    served by workers that are no Python process of this installation; its `run` is never called.
     """
 
     name: str
@@ -202,3 +212,8 @@ class TaskType:
     timeout: timedelta = timedelta(seconds=60)
     batch: int = 1
     doc: str = ""
+    label: str = ""
+    category: str = ""
+    icon: str = ""
+    outputs: tuple[OutputField, ...] = ()
+    remote: bool = False

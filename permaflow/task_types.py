@@ -6,14 +6,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from permaflow.errors import ContractError, InputError, NotFoundError
+from permaflow.integration import GROUP as INTEGRATIONS
+from permaflow.integration import Integration, accept_integration
 from permaflow.plan import Json, Problem
 from permaflow.registry import Registry
-from permaflow.task import TaskType
+from permaflow.rows import text_problems
+from permaflow.task import OutputField, TaskType
 from permaflow.values import escape
 
 GROUP = "permaflow.task_types"
@@ -34,14 +38,37 @@ class TaskTypeInfo:
     timeout: timedelta
     config: Mapping[str, Json]
     result: Mapping[str, Json]
+    label: str = ""
+    category: str = ""
+    icon: str = ""
+    outputs: tuple[OutputField, ...] = ()
+    remote: bool = False
 
 
 class TaskTypeRegistry:
-    """Task types by name. Implements `permaflow.plan.TaskTypes`."""
+    """Task types by name. Implements `permaflow.plan.TaskTypes`.
+
+    `modules` hold task types and `integrations` integrations, whose actions are task types, too:
+    `module` or `module:attribute`. Entry points offer both.
+    """
 
     def __init__(
-        self, builtins: Mapping[str, str] | None = None, *, modules: Sequence[str] = ()
+        self,
+        builtins: Mapping[str, str] | None = None,
+        *,
+        modules: Sequence[str] = (),
+        integrations: Sequence[str] = (),
     ) -> None:
+        self._integrations = Registry[Integration](
+            "integration",
+            accept=accept_integration,
+            name_of=lambda found: found.type,
+            attribute="integration",
+            group=INTEGRATIONS,
+            modules=integrations,
+            instances=Integration,
+        )
+        self._offered = False
         self._types = Registry[TaskType](
             "task type",
             accept=accept_task_type,
@@ -50,6 +77,7 @@ class TaskTypeRegistry:
             group=GROUP,
             builtins=builtins,
             modules=modules,
+            instances=TaskType,
         )
 
     def add(self, task_type: TaskType) -> None:
@@ -57,15 +85,39 @@ class TaskTypeRegistry:
         self._types.add(accept_task_type(task_type))
 
     def names(self) -> Sequence[str]:
+        self._offer_actions()
         return self._types.names()
 
     def get(self, name: str) -> TaskType:
         """Raises `NotFoundError`, and `ContractError` when the plug-in is broken."""
+        if not self._offered and "/" in name:
+            self._offer_actions()
         return self._types.get(name)
 
     def load(self) -> tuple[ContractError, ...]:
         """Import all of them now; what is broken is returned, not raised."""
-        return self._types.load()
+        broken = self._integrations.load()
+        self._offer_actions()
+        return (*broken, *self._types.load())
+
+    def integrations(self) -> tuple[Integration, ...]:
+        """Every sound integration, by its type."""
+        found = []
+        for name in self._integrations.names():
+            try:
+                found.append(self._integrations.get(name))
+            except ContractError:
+                continue
+        return tuple(found)
+
+    def _offer_actions(self) -> None:
+        if self._offered:
+            return
+        self._offered = True
+        for found in self.integrations():
+            for name in found.by_id:
+                origin = f"the integration {found.type}"
+                self._types.offer(name, partial(found.load, name), origin)
 
     def stage(self, type_name: str) -> str:
         return self.get(type_name).stage
@@ -81,6 +133,9 @@ class TaskTypeRegistry:
         except (NotFoundError, ContractError) as error:
             return (Problem("", error.code, str(error)),)
         try:
+            inside = text_problems(model, config)
+            if inside:
+                return inside
             model.model_validate(config)
         except ValidationError as error:
             return _problems(error, config)
@@ -99,6 +154,11 @@ class TaskTypeRegistry:
             timeout=task_type.timeout,
             config=task_type.config.model_json_schema(),
             result=task_type.result.model_json_schema(mode="serialization"),
+            label=task_type.label,
+            category=task_type.category,
+            icon=task_type.icon,
+            outputs=task_type.outputs or _members(task_type),
+            remote=task_type.remote,
         )
 
     def _sound(self) -> Iterator[TaskType]:
@@ -131,6 +191,16 @@ def accept_task_type(thing: object) -> TaskType:
             f"The task type {thing.name!r} needs a coroutine, batch ≥ 1 and a timeout above 0."
         )
     return thing
+
+
+def _members(task_type: TaskType) -> tuple[OutputField, ...]:
+    """The members of the result, with the first sentence that is said of each."""
+    schema = task_type.result.model_json_schema(mode="serialization")
+    return tuple(
+        OutputField(name, str(part.get("description", "")).partition("\n\n")[0])
+        for name, part in schema.get("properties", {}).items()
+        if isinstance(part, Mapping)
+    )
 
 
 def parse_config(task_type: TaskType, config: Json) -> Any:

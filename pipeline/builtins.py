@@ -17,7 +17,11 @@ FUNCTIONS = ("stages.functions",)
 
 def task_types(settings: Settings) -> TaskTypeRegistry:
     """The built-in task types, those of the settings and those of installed packages."""
-    return TaskTypeRegistry(TASK_TYPES, modules=split(settings.task_types))
+    return TaskTypeRegistry(
+        TASK_TYPES,
+        modules=split(settings.task_types),
+        integrations=split(settings.plugins),
+    )
 
 
 def functions(settings: Settings) -> FunctionRegistry:

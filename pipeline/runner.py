@@ -296,7 +296,8 @@ class Runner:
 
     def _knows(self, steps: Sequence[Dispatch]) -> bool:
         """Another runner may have what is not installed here, or not yet."""
-        return all(self._sound(name) for name in {step.type for step in steps})
+        names = {step.type for step in steps}
+        return all(self._sound(name) and not self._types.get(name).remote for name in names)
 
     def _begin(self, dispatch: Dispatch, work: _Work, stage: str) -> None:
         key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)

@@ -87,6 +87,9 @@ class Settings(BaseSettings):
         "", description="Modules with functions for code_function, comma-separated."
     )
     task_types: str = Field("", description="Modules with further task types, comma-separated.")
+    plugins: str = Field(
+        "", description="Modules with integrations, `module` or `module:name`, comma-separated."
+    )
 
     # The engine
     stages: str = Field("http,record,code", description="The stages a runner serves.")

@@ -174,7 +174,15 @@ class Up:
 
     def _given(self) -> dict[str, str]:
         """Settings that a flag has set: children only see the environment."""
-        names = ("cdc_tables", "kafka_topics", "http_allow", "sources", "functions", "task_types")
+        names = (
+            "cdc_tables",
+            "kafka_topics",
+            "http_allow",
+            "sources",
+            "functions",
+            "task_types",
+            "plugins",
+        )
         more = ("stages", "log_level", "log_format")
         given = {
             f"PERMAFLOW_{name.upper()}": str(getattr(self._settings, name))

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from permaflow.errors import ContractError, InputError, PermaflowError
+from permaflow.errors import ContractError, PermaflowError
 from permaflow.plan import Json
-from permaflow.task import Done, Park, Reject, Retry, TaskContext, TaskType, Verdict, failure
-from permaflow.values import plain
+from permaflow.task import Reject, Retry, TaskContext, TaskType, Verdict, failure
+from permaflow.verdicts import verdict_of
 
 
 class Config(BaseModel):
@@ -43,29 +43,7 @@ async def run(config: Config, ctx: TaskContext) -> Verdict:
     returned = await _call(target, config.input, ctx)
     if isinstance(returned, BaseException):
         return judge_error(returned)
-    return judge(returned)
-
-
-def judge(returned: Any) -> Verdict:
-    """What a returned value means.
-
-    `{"success": false, "error": …}` is a failed step, retryable unless it also says
-    `"retryable": false`. A function may also return a verdict.
-    """
-    match returned:
-        case Retry() | Reject() | Park():
-            return returned
-        case {"success": False}:
-            return _failed(returned)
-        case Done(output=output, port=port):
-            pass
-        case _:
-            output, port = returned, None
-    try:
-        return Done(plain(output), port)
-    except InputError as error:
-        where = f" at {error.pointer}" if error.pointer else ""
-        return Reject(f"The function's result is not JSON{where}: {error}", code="bad_result")
+    return verdict_of(returned)
 
 
 def judge_error(error: BaseException) -> Verdict:
@@ -73,18 +51,6 @@ def judge_error(error: BaseException) -> Verdict:
     if isinstance(error, PermaflowError):
         return failure(error)
     return Retry(f"{type(error).__name__}: {error}", code="function_raised")
-
-
-def _failed(returned: dict[str, Any]) -> Verdict:
-    error = returned.get("error")
-    message = error if isinstance(error, str) and error else "The function says that it failed."
-    try:
-        details = plain(returned, max_bytes=32_000)
-    except InputError:
-        details = None
-    if returned.get("retryable") is False:
-        return Reject(message, code="function_failed", details=details)
-    return Retry(message, code="function_failed", details=details)
 
 
 async def _call(target: Callable[..., Any], given: Json, ctx: TaskContext) -> Any:

@@ -8,8 +8,9 @@ from permaflow.errors import ConnectorError, InputError
 from permaflow.functions import function
 from permaflow.task import Done, Park, Reject, Retry, TaskContext
 from permaflow.testing.task import check_task_type, config_of, make_context
+from permaflow.verdicts import verdict_of
 from stages import functions as builtin
-from stages.code import judge, task_type
+from stages.code import task_type
 
 
 async def call(target, given=None, **overrides):
@@ -123,8 +124,8 @@ async def test_a_returned_verdict_stands(verdict):
 
 
 async def test_the_output_of_a_returned_done_is_checked_too():
-    assert judge(Done((1, 2), port="high")) == Done([1, 2], port="high")
-    assert isinstance(judge(Done({1, 2})), Reject)
+    assert verdict_of(Done((1, 2), port="high")) == Done([1, 2], port="high")
+    assert isinstance(verdict_of(Done({1, 2})), Reject)
 
 
 async def test_an_exception_is_a_failure_that_may_pass():
