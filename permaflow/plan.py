@@ -260,6 +260,21 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Wait for an answer from outside: of people, of a change that meets a condition, of a child.
+
+    `kind` says who is asked (see `pipeline.store.questions`), `config` what they need to know; it
+    may hold `Expression`s at any depth. The first answer ends the node, as the result of a task
+    would. When the node's timeout passes first, it leaves through `timeout_port`; without one it
+    has failed.
+    """
+
+    kind: str
+    config: Json
+    timeout_port: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """Run the scope named after this node once for each item.
 
@@ -273,7 +288,7 @@ class Loop:
     max_items: int = 100_000
 
 
-Work = Task | Trigger | Pass | Branch | Delay | Loop
+Work = Task | Trigger | Pass | Branch | Delay | Loop | Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +296,8 @@ class Node:
     """One step of a workflow.
 
     `cancels` names the nodes of the same scope that are cancelled when this node fires: the losers
-    of an `any` or `n-of-m` join. `timeout` limits each attempt of a task, and the whole of a loop
-    or a delay.
+    of an `any` or `n-of-m` join. `timeout` limits each attempt of a task or a question, and the
+    whole of a loop or a delay.
     """
 
     id: str

@@ -10,7 +10,16 @@ from uuid import UUID
 import msgspec
 
 from permaflow.task import TaskType
-from pipeline.core.effects import ClearTimer, Decision, Dispatch, Effect, SetTimer, StopStep
+from pipeline.core.effects import (
+    Ask,
+    ClearTimer,
+    Decision,
+    Dispatch,
+    Effect,
+    SetTimer,
+    StopStep,
+    Withdraw,
+)
 from pipeline.core.entries import Entry, LoopOpened, Succeeded, to_row
 from pipeline.ids import new_id
 from pipeline.live_runs import LiveRun, dehydrate
@@ -104,6 +113,12 @@ class Batch:
                         self.soonest = delay
                 case ClearTimer(key=key):
                     append.cleared.append((run_id, key))
+                case Ask():
+                    config = _encode_row(effect.config).decode()
+                    question = (new_id(), run_id, *effect[:3], live.org, config, effect.kind)
+                    append.asked.append(question)
+                case Withdraw():
+                    append.withdrawn.append((run_id, *effect[:3], effect.answered, effect.kind))
                 case StopStep(scope=scope, node=node, attempt=attempt):
                     self.stopped.append((run_id, scope, node, attempt))
 

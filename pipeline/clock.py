@@ -20,6 +20,7 @@ from uuid import UUID
 
 from permaflow.errors import BusError, PermaflowError
 from pipeline import telemetry
+from pipeline.answers import post_answers
 from pipeline.bus.port import Backlog, Bus, Channel
 from pipeline.bus.subjects import (
     PARTITIONS,
@@ -31,7 +32,7 @@ from pipeline.bus.subjects import (
 )
 from pipeline.settings import Settings
 from pipeline.starter import post
-from pipeline.store import leases, retention, runs, stats, timers
+from pipeline.store import answers, leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
 from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, encode
@@ -142,6 +143,8 @@ class Clock:
         seen = await self._database.run(runs.glance)
         if seen.cancelled:
             await self._cancel_again()
+        if seen.answered:
+            await self._answer_again()
         if seen.leased:
             await self._end_overdue_steps()
         if seen.unsettled:
@@ -162,6 +165,10 @@ class Clock:
         after = timedelta(seconds=2)
         wanted = await self._database.run(runs.cancelled, after, limit=_PAGE)
         post(self._bus, [(run.org, Cancel(run.id, run.by)) for run in wanted])
+
+    async def _answer_again(self) -> None:
+        after = timedelta(seconds=2)
+        post_answers(self._bus, await self._database.run(answers.overdue, after, limit=_PAGE))
 
     async def _end_overdue_steps(self) -> None:
         """A runner that hangs still beats; what outlives its timeout is ended from here."""

@@ -29,6 +29,7 @@ import msgspec
 from permaflow.errors import BusError, ConflictError, InputError, NotFoundError, PermaflowError
 from permaflow.task import TaskType
 from pipeline import telemetry
+from pipeline.answers import as_event
 from pipeline.batch import Batch
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live, partition_of
@@ -282,6 +283,7 @@ class Orchestrator:
                     return
             except ConflictError:
                 telemetry.CONFLICTS.inc()
+                await self._answers_first(run_id, mail, values)
                 continue
             except _UNSTORABLE as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=str(error))
@@ -290,6 +292,14 @@ class Orchestrator:
                 await self._quarantine(run_id)
                 return
         raise ConflictError(f"Run {run_id} is being advanced elsewhere all the time.")
+
+    async def _answers_first(self, run_id: UUID, mail: Mail, values: dict[UUID, object]) -> None:
+        """Somebody may have answered a question that this decision withdraws: the answer counts."""
+        answers = await self._journal.answers([run_id])
+        if answers:
+            mail.events[:0] = [as_event(answer) for answer in answers]
+            mail.refs.extend(a.output_ref for a in answers if a.output_ref is not None)
+            values.update(await self._values({run_id: mail}))
 
     def _decide(
         self,

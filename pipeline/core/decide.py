@@ -26,20 +26,24 @@ from permaflow.plan import (
     Node,
     Outcome,
     Pass,
+    Question,
     Stop,
     Task,
     Trigger,
 )
 from pipeline.core.delays import bounded, read_delay
 from pipeline.core.effects import (
+    Ask,
     ClearTimer,
     Decision,
     Dispatch,
     Effect,
     SetTimer,
+    Withdraw,
     without_dropped,
 )
 from pipeline.core.entries import (
+    Asked,
     Cancelled,
     CancelRequested,
     Dispatched,
@@ -69,7 +73,7 @@ from pipeline.core.events import (
 from pipeline.core.fold import FOLDS
 from pipeline.core.loops import next_iterations, read_items
 from pipeline.core.past import is_over, is_past
-from pipeline.core.state import RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
+from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
 from pipeline.core.truth import truth
 
 _GOLDEN = 0.618_033_988_749_895
@@ -114,14 +118,19 @@ class _Turn:
                 self.stale += 1
                 if isinstance(event, TimerFired):
                     self.effects.append(ClearTimer(event.key))
+                elif isinstance(event, AttemptDone | AttemptFailed):
+                    self._forget_answer(event)
                 continue
             self._hear(event)
             self._settle()
         effects = self.effects
-        if run.dropped_timers or run.dropped_steps:
-            effects = without_dropped(effects, run.dropped_steps, run.dropped_timers)
+        if run.dropped_timers or run.dropped_steps or run.dropped_questions:
+            effects = without_dropped(
+                effects, run.dropped_steps, run.dropped_timers, run.dropped_questions
+            )
             run.dropped_timers.clear()
             run.dropped_steps.clear()
+            run.dropped_questions.clear()
         run.settle_status()
         return Decision(self.entries, effects, self.stale, self.unknown)
 
@@ -158,13 +167,24 @@ class _Turn:
         """The node that waits for this very attempt; None when the event is late or early."""
         scope = self.run.scopes.get(event.scope)
         state = scope.nodes.get(event.node) if scope is not None else None
-        if state is not None and state.phase is RUNNING and state.attempt == event.attempt:
+        if (
+            state is not None
+            and (state.phase is RUNNING or state.phase is ASKED)
+            and state.attempt == event.attempt
+        ):
             return state
         if is_past(self.run, event.scope, event.node, event.attempt):
             self.stale += 1
+            self._forget_answer(event)
         else:
             self.unknown += 1
         return None
+
+    def _forget_answer(self, event: AttemptDone | AttemptFailed | AttemptParked) -> None:
+        """An answer that came too late is not kept for another time."""
+        node = self.run.program.plan.nodes.get(event.node)
+        if node is not None and isinstance(node.work, Question):
+            self.effects.append(Withdraw(*event[:3], node.work.kind))
 
     def _succeed(self, scope: str, node: str, state: NodeState, event: AttemptDone) -> None:
         self.write(Succeeded(scope, node, event.attempt, event.output, event.port, event.ref))
@@ -214,6 +234,10 @@ class _Turn:
         elif timer.kind == "timeout":
             scope, node = self.run.scopes[timer.scope], self.run.plan_node(timer.node)
             attempt = scope.nodes[node.id].attempt
+            if isinstance(node.work, Question) and (port := node.work.timeout_port) is not None:
+                self.write(Succeeded(scope.id, node.id, attempt, {"timed_out": True}, port))
+                self._ended(self.run.scopes.get(scope.id), node.id)
+                return
             message = f"`{node.id}` took longer than its timeout."
             self._fail(scope, node, attempt, "timeout", message, timed_out=True)
         else:
@@ -320,7 +344,7 @@ class _Turn:
 
     def _work(self, scope: Scope, node: Node) -> None:
         match node.work:
-            case Task():
+            case Task() | Question():
                 self._attempt(scope, node)
             case Trigger() | Pass():
                 self._pass(scope, node.id)
@@ -353,13 +377,21 @@ class _Turn:
             self.effects.append(SetTimer(key, node.timeout.total_seconds()))
 
     def _attempt(self, scope: Scope, node: Node) -> None:
-        """Dispatch the next attempt of a task; a config without a value fails it for good."""
+        """Dispatch the next attempt of a task, or put its question once more.
+
+        A config without a value fails it for good.
+        """
         state = scope.node(node.id)
         attempt = state.attempt + 1
         try:
             config = self.run.program.renderers[node.id](scope.context)
         except EvaluationError as error:
             self._fail(scope, node, state.attempt, error.code, str(error))
+            return
+        if isinstance(node.work, Question):
+            self.write(Asked(scope.id, node.id, attempt))
+            self.effects.append(Ask(scope.id, node.id, attempt, node.work.kind, config))
+            self._limit(scope, node)
             return
         self.write(Dispatched(scope.id, node.id, attempt))
         state.config = config

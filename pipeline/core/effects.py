@@ -50,11 +50,37 @@ class StopStep(NamedTuple):
     attempt: int
 
 
-Effect = Dispatch | SetTimer | ClearTimer | StopStep
+class Ask(NamedTuple):
+    """Put this question. Belongs to the same transaction as the entries."""
+
+    scope: str
+    node: str
+    attempt: int
+    kind: str
+    config: Json
+
+
+class Withdraw(NamedTuple):
+    """This question is over, however that came; an answer to it is no longer wanted.
+
+    Belongs to the same transaction as the entries. `answered` is whether its answer ended it.
+    """
+
+    scope: str
+    node: str
+    attempt: int
+    kind: str
+    answered: bool = False
+
+
+Effect = Dispatch | SetTimer | ClearTimer | StopStep | Ask | Withdraw
 
 
 def without_dropped(
-    effects: list[Effect], steps: list[tuple[str, str, int]], timers: list[str]
+    effects: list[Effect],
+    steps: list[tuple[str, str, int]],
+    timers: list[str],
+    questions: list[Withdraw],
 ) -> list[Effect]:
     """The effects that did not come to nothing meanwhile; what is no longer wanted is told so."""
     if timers:
@@ -65,6 +91,10 @@ def without_dropped(
         stopped = set(steps)
         effects = [e for e in effects if not (isinstance(e, Dispatch) and e[:3] in stopped)]
         effects.extend(StopStep(*step) for step in steps)
+    if questions:
+        over = {question[:3] for question in questions}
+        effects = [e for e in effects if not (isinstance(e, Ask) and e[:3] in over)]
+        effects.extend(questions)
     return effects
 
 

@@ -89,6 +89,14 @@ class Waiting(NamedTuple):
     until: str | None = None
 
 
+class Asked(NamedTuple):
+    """A question went out; its answer, or its timeout, ends this attempt."""
+
+    scope: str
+    node: str
+    attempt: int
+
+
 class Skipped(NamedTuple):
     """This node will not run: what it waits for can no longer come."""
 
@@ -161,6 +169,7 @@ Entry = (
     | Retrying
     | Parked
     | Waiting
+    | Asked
     | Skipped
     | Cancelled
     | LoopOpened
@@ -179,6 +188,7 @@ TAGS: dict[type[Any], str] = {
     Retrying: "retrying",
     Parked: "parked",
     Waiting: "waiting",
+    Asked: "asked",
     Skipped: "skipped",
     Cancelled: "cancelled",
     LoopOpened: "loop_opened",

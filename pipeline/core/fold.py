@@ -15,8 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from permaflow.plan import Continue, Json, Outcome, Trigger
+from permaflow.plan import Continue, Json, Outcome, Question, Trigger
+from pipeline.core.effects import Withdraw
 from pipeline.core.entries import (
+    Asked,
     Cancelled,
     CancelRequested,
     Dispatched,
@@ -35,6 +37,7 @@ from pipeline.core.entries import (
     Waiting,
 )
 from pipeline.core.state import (
+    ASKED,
     DELAYED,
     LOOPING,
     RETRYING,
@@ -92,7 +95,7 @@ def _succeeded(run: Run, entry: Succeeded) -> None:
     state.output = output
     state.port = entry.port
     scope.steps[entry.node] = {"output": output, "outcome": "SUCCESS", "port": entry.port}
-    _back_from_runner(run, entry.scope, entry.node, state)
+    _answered(run, entry.scope, entry.node, state)
     _end(run, scope, entry.node, state, Outcome.SUCCESS)
 
 
@@ -111,15 +114,18 @@ def _failed(run: Run, entry: Failed) -> None:
     outcome = Outcome.TIMED_OUT if entry.timed_out else Outcome.FAILED
     scope.context["error"] = error
     scope.steps[entry.node] = {"output": None, "outcome": outcome.value, "error": error}
-    _back_from_runner(run, entry.scope, entry.node, state)
+    _answered(run, entry.scope, entry.node, state)
     closes = isinstance(run.program.plan.nodes[entry.node].on_error, Continue)
     _end(run, scope, entry.node, state, outcome, closes=closes)
 
 
-def _back_from_runner(run: Run, scope: str, node: str, state: NodeState) -> None:
+def _answered(run: Run, scope: str, node: str, state: NodeState) -> None:
     if state.phase is RUNNING:
         del run.outstanding[scope, node]
         state.phase = state.config = None
+    elif state.phase is ASKED:
+        _withdraw(run, scope, node, state, answered=True)
+        state.phase = None
 
 
 def _retrying(run: Run, entry: Retrying) -> None:
@@ -133,6 +139,8 @@ def _parked(run: Run, entry: Parked) -> None:
 
 
 def _put_off(run: Run, scope: str, node: str, state: NodeState) -> None:
+    if state.phase is ASKED:
+        _withdraw(run, scope, node, state, answered=True)
     run.outstanding.pop((scope, node), None)
     state.phase, state.config = RETRYING, None
     run.timers[timer_key("retry", scope, node, state.attempt)] = Timer("retry", scope, node)
@@ -145,6 +153,17 @@ def _waiting(run: Run, entry: Waiting) -> None:
     run.steps_used += 1
     key = timer_key("delay", entry.scope, entry.node, state.attempt)
     run.timers[key] = Timer("delay", entry.scope, entry.node)
+    _limit(run, entry.scope, entry.node, state)
+
+
+def _asked(run: Run, entry: Asked) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    if state.phase is RETRYING:
+        _disarm(run, timer_key("retry", entry.scope, entry.node, state.attempt))
+    state.phase = ASKED
+    state.attempt = entry.attempt
+    run.questions[entry.scope, entry.node] = entry.attempt
+    run.steps_used += 1
     _limit(run, entry.scope, entry.node, state)
 
 
@@ -281,6 +300,8 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
     if state.phase is RUNNING:
         if run.outstanding.pop((scope.id, name), None) is not None:
             run.dropped_steps.append((scope.id, name, state.attempt))
+    elif state.phase is ASKED:
+        _withdraw(run, scope.id, name, state)
     elif state.phase is RETRYING:
         _disarm(run, timer_key("retry", scope.id, name, state.attempt))
     elif state.phase is DELAYED:
@@ -293,6 +314,14 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
             del run.scopes[inner.id]
         state.loop.open.clear()
     state.phase = state.config = None
+
+
+def _withdraw(run: Run, scope: str, name: str, state: NodeState, *, answered: bool = False) -> None:
+    del run.questions[scope, name]
+    _disarm(run, timer_key("timeout", scope, name, state.attempt))
+    work = run.program.plan.nodes[name].work
+    assert isinstance(work, Question)
+    run.dropped_questions.append(Withdraw(scope, name, state.attempt, work.kind, answered))
 
 
 def _disarm(run: Run, key: str) -> None:
@@ -308,6 +337,7 @@ FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     Retrying: _retrying,
     Parked: _parked,
     Waiting: _waiting,
+    Asked: _asked,
     Skipped: _skipped,
     Cancelled: _cancelled,
     LoopOpened: _loop_opened,

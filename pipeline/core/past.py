@@ -8,7 +8,7 @@ means: not known here.
 from __future__ import annotations
 
 from permaflow.plan import ROOT
-from pipeline.core.state import RUNNING, Run
+from pipeline.core.state import ASKED, RUNNING, Run
 
 
 def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
@@ -19,7 +19,7 @@ def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
     state = scope.nodes.get(name)
     if state is None or state.attempt < attempt:
         return False
-    return state.attempt > attempt or state.phase is not RUNNING
+    return state.attempt > attempt or state.phase not in (RUNNING, ASKED)
 
 
 def is_over(run: Run, key: str) -> bool:

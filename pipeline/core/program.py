@@ -9,6 +9,7 @@ from permaflow.plan import (
     ROOT,
     Json,
     Plan,
+    Question,
     Task,
     Trigger,
     mentions,
@@ -35,9 +36,9 @@ class Program:
         self.renderers: dict[str, Renderer] = {
             node.id: renderer(node.work.config)
             for node in plan.nodes.values()
-            if isinstance(node.work, Task)
+            if isinstance(node.work, Task | Question)
         }
-        """Task node → context → its config without expressions."""
+        """Task or question → context → its config without expressions."""
         self._descendants: dict[str, tuple[str, ...]] = {}
 
     def outputs_of(self, scope: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def replay(run: Run, rows: Iterable[tuple[int, Sequence[Entry]]]) -> Run:
         run.seq = seq
     run.dropped_steps.clear()
     run.dropped_timers.clear()
+    run.dropped_questions.clear()
     run.touched.clear()
     run.settle_status()
     return run

@@ -11,19 +11,21 @@ from typing import Any
 from uuid import UUID
 
 from permaflow.plan import ROOT, Json, Node, Outcome
+from pipeline.core.effects import Withdraw
 from pipeline.core.program import Program
 
 RUNNING = "running"
 RETRYING = "retrying"
 DELAYED = "delayed"
 LOOPING = "looping"
+ASKED = "asked"
 
 
 class NodeState:
     """One node in one scope.
 
-    `phase` is None while the node has not fired, RUNNING, RETRYING, DELAYED or LOOPING while it
-    is open, and None again once `outcome` is set. `attempt` only ever grows, also over visits.
+    `phase` is None while the node has not fired, RUNNING, RETRYING, DELAYED, LOOPING or ASKED while
+    it is open, and None again once `outcome` is set. `attempt` only ever grows, also over visits.
     `config` is what the current attempt was dispatched with, while it is with a runner.
     """
 
@@ -118,12 +120,14 @@ class Timer:
 class Run:
     """One run: its plan, its input, and everything that its journal says.
 
-    `outstanding` holds the attempts that are with runners. `dropped_steps`, `dropped_timers` and
-    `touched` are what the last folds left behind for `decide` to see to; replay clears them.
+    `outstanding` holds the attempts that are with runners, `questions` those that wait for an
+    answer. `dropped_steps`, `dropped_timers`, `dropped_questions` and `touched` are what the last
+    folds left behind for `decide` to see to; replay clears them.
     """
 
     __slots__ = (
         "cancelled",
+        "dropped_questions",
         "dropped_steps",
         "dropped_timers",
         "error",
@@ -132,6 +136,7 @@ class Run:
         "input",
         "outstanding",
         "program",
+        "questions",
         "root",
         "scopes",
         "seq",
@@ -160,15 +165,19 @@ class Run:
         context["steps"] = self.root.steps
         self.scopes: dict[str, Scope] = {ROOT: self.root}
         self.outstanding: dict[tuple[str, str], int] = {}
+        self.questions: dict[tuple[str, str], int] = {}
         self.timers: dict[str, Timer] = {}
+        self.dropped_questions: list[Withdraw] = []
         self.dropped_steps: list[tuple[str, str, int]] = []
         self.dropped_timers: list[str] = []
         self.touched: list[tuple[Scope, str]] = []
 
     def settle_status(self) -> None:
-        """Waiting is when nothing is with a runner and a timer is armed; else running."""
+        """Waiting is when nothing is with a runner, and a timer or an answer is to come."""
         if not self.finished:
-            waits = not self.outstanding and any(t.kind != "run" for t in self.timers.values())
+            waits = not self.outstanding and (
+                bool(self.questions) or any(t.kind != "run" for t in self.timers.values())
+            )
             self.status = "waiting" if waits else "running"
 
     def plan_node(self, name: str) -> Node:

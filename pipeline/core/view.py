@@ -12,6 +12,7 @@ from typing import Any
 
 from permaflow.plan import Json
 from pipeline.core.entries import (
+    Asked,
     Cancelled,
     CancelRequested,
     Dispatched,
@@ -93,9 +94,10 @@ class History:
 
     def _add(self, at: datetime, entry: Entry) -> None:
         match entry:
-            case Dispatched(scope, node, attempt):
+            case Dispatched(scope, node, attempt) | Asked(scope, node, attempt):
                 step = self._begin(scope, node, at)
                 step.attempts = attempt
+                step.status = "waiting" if isinstance(entry, Asked) else "running"
             case Succeeded(scope, node, attempt, output, port, ref):
                 step = self._step(scope, node, at)
                 if not step.is_loop:
@@ -202,6 +204,7 @@ _NAMES: dict[type[Any], str] = {
     Retrying: "step_retrying",
     Parked: "step_waiting",
     Waiting: "step_waiting",
+    Asked: "step_waiting",
     Skipped: "step_skipped",
     Cancelled: "step_cancelled",
     LoopOpened: "loop_started",

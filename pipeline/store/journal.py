@@ -14,8 +14,10 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import TupleRow
 
+from pipeline.store.answers import StoredAnswer
 from pipeline.store.appender import Appender
 from pipeline.store.queries import query
+from pipeline.store.questions import Asked, Withdrawn, statements
 from pipeline.store.sqlstate import store_errors
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -33,6 +35,7 @@ _PUT_PAYLOADS = query("journal.put_payloads")
 _GET_PAYLOADS = query("journal.get_payloads")
 _PAYLOAD_SIZES = query("journal.payload_sizes")
 _LIVE_LEASES = query("journal.live_leases")
+_ANSWERS = query("answers.of_runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,23 @@ class Append:
     timers: list[tuple[UUID, str, UUID, float | None, str | None]] = field(default_factory=list)
     cleared: list[tuple[UUID, str]] = field(default_factory=list)
     payloads: list[tuple[UUID, UUID, UUID, bytes]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    withdrawn: list[Withdrawn] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.cleared or self.payloads)
+        return bool(self.runs or self.cleared or self.payloads or self.withdrawn)
 
     @property
     def one_statement(self) -> bool:
         """Whether there are rows and ends alone: one statement is the whole transaction."""
-        return not (self.statuses or self.timers or self.cleared or self.payloads)
+        return not (
+            self.statuses
+            or self.timers
+            or self.cleared
+            or self.payloads
+            or self.asked
+            or self.withdrawn
+        )
 
 
 class Journal:
@@ -139,6 +151,8 @@ class Journal:
                 await _many(connection, _CLEAR_TIMERS, batch.cleared, 2)
                 await _many(connection, _SET_TIMERS, batch.timers, 5)
                 await _many(connection, _PUT_PAYLOADS, batch.payloads, 4)
+                for statement, columns in statements(batch.asked, batch.withdrawn):
+                    await connection.execute(statement, columns, binary=True)
 
     async def payloads(self, refs: Iterable[UUID]) -> dict[UUID, bytes]:
         """The large values behind references; a missing one is left out."""
@@ -154,6 +168,14 @@ class Journal:
             cursor = await connection.execute(_PAYLOAD_SIZES, (list(refs),), binary=True)
             return dict(await cursor.fetchall())
 
+    async def answers(self, ids: Sequence[UUID]) -> list[StoredAnswer]:
+        """The answers that wait for these runs."""
+        connection = await self._open()
+        with store_errors():
+            cursor = await connection.execute(_ANSWERS, (list(ids),), binary=True)
+            rows = await cursor.fetchall()
+        return [_answer(*row) for row in rows]
+
     async def leased(self, ids: Sequence[UUID]) -> set[tuple[UUID, str, int]]:
         """The steps of these runs that a runner still holds, and which attempt of them."""
         connection = await self._open()
@@ -165,6 +187,13 @@ class Journal:
 def _stored(run: TupleRow, rows: Sequence[tuple[int, str]]) -> StoredRun:
     run_id, org, workflow_id, version, status, trigger, text, ref = run
     return StoredRun(run_id, org, workflow_id, version, status, trigger, text, ref, rows)
+
+
+def _answer(*row: Any) -> StoredAnswer:
+    """Here JSON comes as text."""
+    values = list(row)
+    values[6] = None if row[6] is None else row[6].encode()
+    return StoredAnswer(*values)
 
 
 async def _many(

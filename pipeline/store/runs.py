@@ -109,6 +109,7 @@ class Glance:
     cancelled: bool
     unsettled: bool
     leased: bool
+    answered: bool
 
 
 ANY = RunFilter()

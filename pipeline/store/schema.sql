@@ -36,6 +36,8 @@
 -- payload            values too large for the journal or a message; partitioned by their own UUIDv7
 -- run_key            sha256 of (org, workflow, trigger, source, event): unique over all months, kept longer than runs
 -- timer              what is due, and when
+-- question           what a run has asked people, a change or a child run, until that is over
+-- answer             the first answer to each, until the run has taken it in
 -- lease              long steps that a runner holds
 -- record             the built-in document store; watched by change data capture
 -- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
@@ -48,7 +50,7 @@
 -- Only the clock of the database counts; times are timestamptz. What is written gets `clock_timestamp()`; what is
 -- compared is `statement_timestamp()`, because an index cannot be searched for a moment that moves. Ids are UUIDv7 and
 -- come from the caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
--- Locks are taken in the order workflow, run, run_key, timer, lease, kafka_offset, generation, and within a table in the order
+-- Locks are taken in the order workflow, run, run_key, timer, question, answer, lease, kafka_offset, generation, and within a table in the order
 -- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
 -- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees
 -- the organisation that the transaction has chosen; to choose none is an error. permaflow_engine sees all.
@@ -224,6 +226,37 @@ create table timer (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index timer_due on timer (due_at);
 
+create table question (
+  id        uuid primary key,
+  org_id    uuid not null,
+  run_id    uuid not null,
+  scope     text not null,
+  node      text not null,
+  attempt   int  not null,
+  kind      text not null,
+  config    json not null,
+  asked_at  timestamptz not null default clock_timestamp(),
+  unique (run_id, scope, node, attempt)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+create table answer (
+  question_id  uuid primary key,
+  org_id       uuid not null,
+  run_id       uuid not null,
+  scope        text not null,
+  node         text not null,
+  attempt      int  not null,
+  output       json,
+  output_ref   uuid,
+  port         text,
+  code         text,
+  message      text not null default '',
+  retryable    bool not null default false,
+  at           timestamptz not null default clock_timestamp(),
+  constraint output_once check (output is null or output_ref is null)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+create index answer_by_run on answer (run_id);
+
 create table lease (
   run_id    uuid not null,
   step      text not null,
@@ -333,17 +366,17 @@ revoke all on function protect(regclass, text) from public;
 select protect('org', 'id');
 select protect(name::regclass, 'org_id')
 from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook', 'workflow_stats', 'run', 'journal',
-  'payload', 'run_key', 'timer', 'lease', 'record', 'dead_letter', 'audit']) as name;
+  'payload', 'run_key', 'timer', 'question', 'answer', 'lease', 'record', 'dead_letter', 'audit']) as name;
 
 revoke all on schema permaflow from public;
 grant usage on schema permaflow to permaflow_gateway, permaflow_engine;
 grant select, insert, update, delete on all tables in schema permaflow to permaflow_engine;
 
-grant select on org, workflow_stats, journal, dead_letter to permaflow_gateway;
+grant select on org, workflow_stats, journal, question, dead_letter to permaflow_gateway;
 grant select, insert on workflow_version, run_key, audit to permaflow_gateway;
 grant select, insert, update on api_key, workflow to permaflow_gateway;
 grant select, insert, update, delete on trigger, webhook, record to permaflow_gateway;
-grant select, insert on run, payload to permaflow_gateway;
+grant select, insert on run, payload, answer to permaflow_gateway;
 grant update (cancel_at, cancel_by) on run to permaflow_gateway;
 grant select, update on generation to permaflow_gateway;
 

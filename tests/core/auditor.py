@@ -28,6 +28,7 @@ from permaflow.plan import (
     Outcome,
     Pass,
     Plan,
+    Question,
     Ref,
     Settled,
     Task,
@@ -35,6 +36,7 @@ from permaflow.plan import (
     When,
 )
 from pipeline.core.entries import (
+    Asked,
     Cancelled,
     CancelRequested,
     Dispatched,
@@ -205,8 +207,12 @@ class Auditor:
                 if key not in self.timers:
                     return None
                 if key.startswith("timeout"):
-                    return Failed
-                return Succeeded if key.startswith("delay") else (Dispatched, Failed, Finished)
+                    work = self.plan.nodes[self.timers[key][1]].work
+                    leaves = isinstance(work, Question) and work.timeout_port is not None
+                    return Succeeded if leaves else Failed
+                if key.startswith("delay"):
+                    return Succeeded
+                return Dispatched, Asked, Failed, Finished
             case CancelAsked():
                 return CancelRequested
             case Woken():
@@ -235,9 +241,13 @@ class Auditor:
                 assert (entry.timed_out, entry.code) == (True, "timeout")
             case TimerFired(key="run"), Finished():
                 assert entry.status == "timed_out"
-            case TimerFired(key=key), Succeeded() | Dispatched() | Failed():
+            case TimerFired(key=key), Succeeded() | Dispatched() | Asked() | Failed():
                 assert entry[:2] == self.timers[key]
-                if isinstance(entry, Dispatched):
+                if key.startswith("timeout"):
+                    work = self.plan.nodes[entry.node].work
+                    assert isinstance(work, Question)
+                    assert entry.port == work.timeout_port
+                if isinstance(entry, Dispatched | Asked):
                     self._within_limit()
             case _:
                 pass
@@ -287,7 +297,7 @@ class Auditor:
                 jumped = self._about == (entry.scope, entry.node)
                 assert fires is False or (other and (fires or jumped))
                 self._about = None
-            case Dispatched() | Succeeded() | Waiting() | LoopOpened() | Failed():
+            case Dispatched() | Asked() | Succeeded() | Waiting() | LoopOpened() | Failed():
                 self._lawful_fire(entry)
             case _:
                 raise AssertionError(f"{entry} has no reason")
@@ -364,6 +374,7 @@ class Auditor:
             return
         kinds: dict[type[Any], tuple[type[Any], ...]] = {
             Dispatched: (Task,),
+            Asked: (Question,),
             Succeeded: (Trigger, Pass, Branch),
             Waiting: (Delay,),
             LoopOpened: (Loop,),
@@ -406,13 +417,16 @@ class Auditor:
     def _apply_to(self, step: Step, entry: Any) -> None:
         scope, node = entry.scope, entry.node
         match entry:
-            case Dispatched(attempt=attempt):
+            case Dispatched(attempt=attempt) | Asked(attempt=attempt):
                 assert attempt == step.attempt + 1, "attempts are counted one by one"
                 self._release(scope, node)
                 step.phase, step.attempt = RUNNING, attempt
                 self.views[scope, node, attempt] = self._view(self.places[scope])
+                if isinstance(entry, Asked):
+                    self._limit(scope, node, step)
                 self.used += 1
             case Retrying() | Parked():
+                self._release(scope, node)
                 step.phase = PUT_OFF
                 step.retries += isinstance(entry, Retrying)
                 self._arm("retry", scope, node, step.attempt)

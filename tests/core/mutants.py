@@ -41,8 +41,20 @@ BUGS = (
     Bug(
         "a stale attempt is taken for the current one",
         "pipeline.core.decide",
-        "state.phase is RUNNING and state.attempt == event.attempt:",
-        "state.phase is RUNNING:",
+        "            and state.attempt == event.attempt\n",
+        "",
+    ),
+    Bug(
+        "a question whose node was cancelled stays open",
+        "pipeline.core.fold",
+        "        _withdraw(run, scope.id, name, state)\n",
+        "        pass\n",
+    ),
+    Bug(
+        "the timeout of a question outlives its answer",
+        "pipeline.core.fold",
+        '    _disarm(run, timer_key("timeout", scope, name, state.attempt))\n    work = run',
+        "    work = run",
     ),
     Bug(
         "a dependency is forgotten",

@@ -40,6 +40,7 @@ from permaflow.plan import (
     Outcome,
     Pass,
     Plan,
+    Question,
     Ref,
     Retry,
     Settled,
@@ -231,6 +232,8 @@ def _work(draw: st.DrawFn, kinds: Kinds, name: str, deep: bool, seen: tuple[str,
             config: Json = {"node": name, "seen": Seen(seen)} if kinds.views else {"node": name}
             if draw(st.integers(0, 15)) == 15:
                 config = {"value": [Broken()]}
+            if kind == 5:
+                return Question("person", config, draw(st.sampled_from((None, "b"))))
             return Task("stage", config)
 
 
@@ -279,7 +282,7 @@ def plans(draw: st.DrawFn, kinds: Kinds = EVERYTHING) -> Plan:
 def _assemble(
     draw: st.DrawFn, kinds: Kinds, works: dict[str, Work], scopes: dict[str, str]
 ) -> Plan:
-    branches = {name for name, work in works.items() if isinstance(work, Branch | Task)}
+    branches = {name for name, work in works.items() if isinstance(work, Branch | Task | Question)}
     nodes: dict[str, Node] = {}
     for name, work in works.items():
         scope = scopes[name]
@@ -300,7 +303,7 @@ def _assemble(
             work=work,
             when=when,
             scope=scope,
-            retry=_retry(draw) if isinstance(work, Task) else Retry(),
+            retry=_retry(draw) if isinstance(work, Task | Question) else Retry(),
             timeout=draw(st.sampled_from((None, timedelta(seconds=9)))),
             on_error=_on_error(draw, kinds, siblings),
             cancels=cancels,
@@ -329,7 +332,7 @@ _ANSWERS: st.SearchStrategy[Answer] = st.one_of(
 def tables(draw: st.DrawFn, plan: Plan) -> Table:
     """How the tasks of a plan end."""
     rows = st.lists(_ANSWERS, min_size=1, max_size=4)
-    tasks = [node.id for node in plan.nodes.values() if isinstance(node.work, Task)]
+    tasks = [node.id for node in plan.nodes.values() if isinstance(node.work, Task | Question)]
     return Table({name: draw(rows) for name in tasks})
 
 

@@ -27,6 +27,7 @@ from permaflow.plan import (
     Outcome,
     Pass,
     Plan,
+    Question,
     Ref,
     Settled,
     Stop,
@@ -123,7 +124,7 @@ class _Scope:
     def work(self, node: Node) -> End:
         try:
             match node.work:
-                case Task(config=config):
+                case Task(config=config) | Question(config=config):
                     return _FAILED if "value" in config else self.attempts(node)  # it has no value
                 case Trigger():
                     chosen = node.id == self.trigger

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from permaflow.plan import Outcome, Plan
 from pipeline.core.decide import decide
-from pipeline.core.effects import ClearTimer, Dispatch, SetTimer
+from pipeline.core.effects import ClearTimer, Dispatch, SetTimer, Withdraw
 from pipeline.core.entries import Entry, Failed, Retrying, Skipped, Succeeded
 from pipeline.core.events import (
     AttemptDone,
@@ -142,7 +142,14 @@ def changes_nothing(world: World, event: Event) -> None:
     decision = decide(world.run, [event])
     assert decision.entries == []
     assert dump(world.run) == before
-    assert all(isinstance(e, ClearTimer) and e.key not in world.armed for e in decision.effects)
+    for effect in decision.effects:
+        match effect:
+            case ClearTimer(key=key):
+                assert key not in world.armed
+            case Withdraw():
+                assert effect[:3] not in world.asked
+            case _:
+                raise AssertionError(effect)
     counted = decision.stale + decision.unknown
     assert counted == (not isinstance(event, Woken) or world.run.finished)
 

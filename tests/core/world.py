@@ -13,8 +13,17 @@ from uuid import UUID
 
 from permaflow.plan import Json, Plan
 from pipeline.core.decide import decide, outstanding
-from pipeline.core.effects import ClearTimer, Decision, Dispatch, Effect, SetTimer, StopStep
-from pipeline.core.entries import Dispatched, Entry, Finished, from_row, to_row
+from pipeline.core.effects import (
+    Ask,
+    ClearTimer,
+    Decision,
+    Dispatch,
+    Effect,
+    SetTimer,
+    StopStep,
+    Withdraw,
+)
+from pipeline.core.entries import Asked, Dispatched, Entry, Finished, from_row, to_row
 from pipeline.core.events import (
     AttemptDone,
     AttemptFailed,
@@ -52,6 +61,7 @@ class World:
         self.events: list[Event] = []
         self.sent: dict[Key, Dispatch] = {}
         self.live: dict[Key, Dispatch] = {}
+        self.asked: dict[Key, Ask] = {}
         self.stopped: list[Key] = []
         self.armed: dict[str, SetTimer] = {}
 
@@ -79,7 +89,7 @@ class World:
         """Each config was rendered from what its step could see, and nothing else."""
         assert self.auditor is not None
         for effect in effects:
-            if isinstance(effect, Dispatch) and "seen" in effect.config:
+            if isinstance(effect, Dispatch | Ask) and "seen" in effect.config:
                 seen, view = effect.config["seen"], self.auditor.views[effect[:3]]
                 assert seen["loop"] == view["loop"]
                 for name, step in seen["steps"].items():
@@ -96,6 +106,12 @@ class World:
                     key = effect[:3]
                     assert key not in self.sent, f"{key} was dispatched twice"
                     self.sent[key] = self.live[key] = effect
+                case Ask():
+                    key = effect[:3]
+                    assert key not in self.asked, f"{key} was asked twice"
+                    self.asked[key] = effect
+                case Withdraw():
+                    self.asked.pop(effect[:3], None)
                 case StopStep():
                     self.live.pop(effect[:3], None)
                     self.stopped.append(effect[:3])
@@ -111,9 +127,11 @@ class World:
         """What the world holds is what the run believes, and the journal tells the same."""
         run = self.run
         assert self.live.keys() == {(*where, n) for where, n in run.outstanding.items()}
+        assert self.asked.keys() == {(*where, n) for where, n in run.questions.items()}
         assert self.armed.keys() == run.timers.keys()
         if run.finished:
             assert not self.live, "a step goes on after the end"
+            assert not self.asked, "a question is open after the end"
             assert not self.armed, "a timer is armed after the end"
         if self.auditor is not None:
             self.auditor.compare(run)
@@ -151,7 +169,8 @@ class World:
         Timeouts are among them in a slow world only.
         """
         timers = [key for key in self.armed if slow or not key.startswith(("run", "timeout"))]
-        return [self.answer(key) for key in self.live] + [TimerFired(key) for key in timers]
+        out = [*self.live, *self.asked]
+        return [self.answer(key) for key in out] + [TimerFired(key) for key in timers]
 
     def play(self, schedule: Sequence[int] = (), **options: Any) -> Run:
         """Begin the run and go on to its end, in the order that the schedule picks."""
@@ -172,7 +191,7 @@ class World:
             if self.run.finished:
                 return self.run
             choices = self.next_events(slow=slow)
-            assert choices, "the run is stuck: nothing is out, no timer is armed"
+            assert choices, "the run is stuck: nothing is out, nothing is asked, no timer is armed"
             pick = schedule[turn] if turn < len(schedule) else 0
             self.tell(choices[pick % len(choices)])
         raise AssertionError(f"the run did not end within {limit} events")
@@ -181,7 +200,7 @@ class World:
 
     @property
     def attempts(self) -> set[Key]:
-        return {entry[:3] for entry in self.entries if isinstance(entry, Dispatched)}
+        return {entry[:3] for entry in self.entries if isinstance(entry, Dispatched | Asked)}
 
     def outcomes(self, scope: str = "") -> dict[str, str | None]:
         """How each node of an open scope ended."""

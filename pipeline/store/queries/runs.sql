@@ -72,4 +72,5 @@ limit %(limit)s;
 select exists (select from permaflow.run where status in ('pending', 'running')) as running,
        exists (select from permaflow.run where cancel_at is not null and finished_at is null) as cancelled,
        exists (select from permaflow.run where finished_at is not null and settled_at is null) as unsettled,
-       exists (select from permaflow.lease) as leased;
+       exists (select from permaflow.lease) as leased,
+       exists (select from permaflow.answer) as answered;

@@ -1,0 +1,78 @@
+"""Answers to the questions that runs have put.
+
+An answer is stored first and told to the run afterwards, in its inbox; it is forgotten in the
+transaction that takes it into the journal. The reconciler tells those again that nobody took. The
+first answer to a question is the only one: who comes later is told so, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from pipeline.store.database import Connection
+from pipeline.store.queries import query
+from pipeline.store.rows import every
+
+_GIVE = query("answers.give")
+_OVERDUE = query("answers.overdue")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What ends a question: an `output` (JSON text, or a reference to a large one) that leaves
+    through `port`, or, with a `code`, a failure.
+    """
+
+    question: UUID
+    output: bytes | None = None
+    output_ref: UUID | None = None
+    port: str | None = None
+    code: str | None = None
+    message: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer with the step that it belongs to. `output` is JSON text."""
+
+    question_id: UUID
+    org: UUID
+    run_id: UUID
+    scope: str
+    node: str
+    attempt: int
+    output: bytes | None
+    output_ref: UUID | None
+    port: str | None
+    code: str | None
+    message: str
+    retryable: bool
+
+
+async def give(connection: Connection, answers: Sequence[Answer]) -> list[StoredAnswer]:
+    """Stores answers; gives those that were the first to a question that is open.
+
+    Once the transaction is committed, tell their runs: `pipeline.answers.post_answers`.
+    """
+    values = {
+        "questions": [answer.question for answer in answers],
+        "outputs": [None if a.output is None else a.output.decode() for a in answers],
+        "refs": [answer.output_ref for answer in answers],
+        "ports": [answer.port for answer in answers],
+        "codes": [answer.code for answer in answers],
+        "messages": [answer.message for answer in answers],
+        "retryable": [answer.retryable for answer in answers],
+    }
+    return await every(connection, StoredAnswer, _GIVE, values)
+
+
+async def overdue(
+    connection: Connection, after: timedelta, *, limit: int = 1000
+) -> list[StoredAnswer]:
+    """Answers that no orchestrator has taken for longer than `after`."""
+    values = {"after": after.total_seconds(), "limit": limit}
+    return await every(connection, StoredAnswer, _OVERDUE, values)

@@ -1,0 +1,19 @@
+-- name: ask
+-- Puts questions.
+insert into permaflow.question (id, run_id, scope, node, attempt, org_id, config, kind)
+select id, run_id, scope, node, attempt, org_id, config::json, kind
+from unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int4[], %b::uuid[], %b::text[], %b::text[])
+  as asked (id, run_id, scope, node, attempt, org_id, config, kind);
+
+-- name: withdraw
+-- Ends questions, and forgets the answers to them.
+with gone (run_id, scope, node, attempt) as materialized (
+  select * from unnest(%b::uuid[], %b::text[], %b::text[], %b::int4[])
+), forgotten as (
+  delete from permaflow.answer using gone
+  where answer.run_id = gone.run_id and answer.scope = gone.scope and answer.node = gone.node
+    and answer.attempt = gone.attempt
+)
+delete from permaflow.question using gone
+where question.run_id = gone.run_id and question.scope = gone.scope and question.node = gone.node
+  and question.attempt = gone.attempt;
