@@ -41,6 +41,10 @@ Work = Callable[Concatenate[Connection, P], Awaitable[T]]
 _SET_ORG = query("session.set_org")
 _ATTEMPTS = 5
 _CONNECT_EVERY = 0.05
+_RECONNECT_EVERY = 0.5
+"""Seconds between two attempts of the pool to reach a server that has gone. Its own way of doubling
+the wait each time would leave everybody idle for seconds after the server is back.
+"""
 
 
 class Database:
@@ -62,6 +66,7 @@ class Database:
         self._session = Session(
             application_name, role, statement_timeout, idle_timeout, prepare_threshold
         )
+        self._asking: set[asyncio.Future[None]] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             kwargs=self._session.options(),
@@ -69,6 +74,8 @@ class Database:
             min_size=1,
             max_size=size,
             timeout=acquire_timeout.total_seconds(),
+            reconnect_timeout=_RECONNECT_EVERY,
+            reconnect_failed=self._reconnect,
             open=False,
         )
 
@@ -97,6 +104,19 @@ class Database:
             async with connection:
                 await check_server(connection)
         return True
+
+    async def _reconnect(self, _pool: AsyncConnectionPool[Connection]) -> None:
+        """The pool has given a connection up. It tries again when somebody asks for one."""
+        task = asyncio.ensure_future(self._ask())
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _ask(self) -> None:
+        try:
+            async with self._pool.connection(timeout=2 * _RECONNECT_EVERY):
+                pass
+        except psycopg.Error:  # nobody needed it
+            pass
 
     async def close(self) -> None:
         await self._pool.close()

@@ -191,3 +191,62 @@ async def test_a_database_without_the_schema_says_what_to_run(database_url: str)
     async with Database(database_url) as database:
         with pytest.raises(StoreError, match="permaflow db migrate"):
             await database.run(one, "select 1 from permaflow.of_another_version")
+
+
+class Line:
+    """A way to the server that can be cut: whoever connects meanwhile is hung up on."""
+
+    def __init__(self, url: str) -> None:
+        info = psycopg.conninfo.conninfo_to_dict(url)
+        self._host, self._port = str(info["host"]), int(str(info["port"]))
+        self._info = info
+        self.cut = False
+        self.calls = 0
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return psycopg.conninfo.make_conninfo(**{**self._info, "host": "127.0.0.1", "port": port})
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        for writer in self._open:
+            writer.close()
+
+    async def _connect(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        self.calls += 1
+        if self.cut:
+            back.close()
+            return
+        far, there = await asyncio.open_connection(self._host, self._port)
+        self._open |= {back, there}
+        await asyncio.gather(self._pass_on(near, there), self._pass_on(far, back))
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+
+async def test_a_server_that_was_away_for_long_is_used_again_at_once(database_url: str) -> None:
+    line = Line(database_url)
+    async with line as url, Database(url, size=2, acquire_timeout=timedelta(seconds=20)) as pool:
+        assert await pool.run(one, "select 1") == 1
+        line.cut, known = True, line.calls
+        line.hang_up()
+        waiting = asyncio.create_task(pool.run(one, "select 2"))
+        async with asyncio.timeout(15):
+            # Calls that doubled the wait each time would be 1, 2, 4, 8 s apart.
+            while line.calls < known + 9:  # noqa: ASYNC110 - what the pool does is not announced
+                await asyncio.sleep(0.02)
+        line.cut = False
+        async with asyncio.timeout(1.5):
+            assert await waiting == 2

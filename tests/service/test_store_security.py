@@ -39,6 +39,8 @@ async def fill(store: Database, org: UUID) -> UUID:
     for statement in (
         "insert into permaflow.timer values (%(run)s, 'k', %(org)s, now())",
         "insert into permaflow.lease values (%(run)s, 's', 1, %(org)s, 'h', now(), now())",
+        "insert into permaflow.question values (%(id)s, %(org)s, %(run)s, '', 'n', 1, 'k', '{}')",
+        "insert into permaflow.answer values (%(id)s, %(org)s, %(run)s, '', 'n', 1)",
         "insert into permaflow.record (org_id, object, id, data) values (%(org)s, 'o', 'i', '{}')",
         "insert into permaflow.dead_letter values (%(id)s, %(org)s, 's', 'p', 'r', '')",
         "insert into permaflow.audit values (%(id)s, %(org)s, 'a', 'b', 'c')",
@@ -69,7 +71,7 @@ async def test_another_organisation_has_no_rows_in_any_table(
     await fill(store, org)
     await fill(store, other_org)
     tables = [row[0] for row in await execute(store, OWNED)]
-    assert len(tables) == 15
+    assert len(tables) == 17
     for table in tables:
         whole = f"select from permaflow.{table} where org_id = %s"
         assert (await store.run(Connection.execute, whole.encode(), (org,))).rowcount >= 1, table
