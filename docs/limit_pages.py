@@ -11,6 +11,7 @@ from permaflow import values
 from pipeline.core import delays
 from pipeline.gateway import connection, run_starts, starts, stream
 from pipeline.settings import Settings
+from pipeline.store import records
 from specs import (
     branching,
     comparing,
@@ -97,6 +98,7 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
     "HTTP": [
         ("Bytes of a request's address and headers", connection.MAX_HEAD, ""),
         ("Seconds that they may take to come", connection.SLOWEST_HEAD, ""),
+        ("Bytes of the data of a built-in record", records.LARGEST, ""),
         ("Characters of an `Idempotency-Key`", run_starts.LONGEST_KEY, ""),
         ("Starts that wait for the database at once, for each gateway", starts.MOST_WAITING, ""),
         ("Seconds that a start waits for the database, then 503", starts.LONGEST_WAIT, ""),

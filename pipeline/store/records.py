@@ -15,7 +15,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from permaflow.errors import InputError, StateError
+from permaflow.errors import InputError, LimitError, StateError
 from permaflow.plan import Json
 from permaflow.values import plain
 from pipeline.store.database import Connection, Database
@@ -33,6 +33,8 @@ _DELETE = query("records.delete")
 _LIST = query("records.list")
 
 _LONGEST_NAME = 500
+LARGEST = 1_000_000
+"""Bytes of the data of a record, as JSON, however many writes they came in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ async def update(
                 f"The record is at version {found.version}, not {expected}: somebody changed it. "
                 "Load it and apply the change again."
             )
+    if changed is not None and merge:
+        _check_size(len(to_json(changed.data)))
     return changed
 
 
@@ -195,4 +199,13 @@ def _key(org: UUID, object_name: str, record_id: str) -> dict[str, Any]:
 def _text(data: Mapping[str, Json]) -> Any:
     if not isinstance(data, Mapping):
         raise InputError("The data of a record is an object.")
-    return raw(to_json(plain(dict(data))))
+    text = to_json(plain(dict(data)))
+    _check_size(len(text))
+    return raw(text)
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        raise LimitError(
+            f"The data of the record would take {size:,} bytes; at most {LARGEST:,} are allowed."
+        )

@@ -11,7 +11,7 @@ import pytest
 from permaflow.errors import InputError, LimitError, StateError
 from pipeline.store import records
 from pipeline.store.database import Database
-from pipeline.store.records import RecordStore
+from pipeline.store.records import LARGEST, RecordStore
 
 pytestmark = pytest.mark.service
 
@@ -146,3 +146,28 @@ async def test_a_task_sees_the_records_of_its_organisation(
     assert not await theirs.delete("order", "o1")
     assert await mine.delete("order", "o1")
     assert await mine.get("order", "o1") is None
+
+
+@pytest.mark.parametrize("merge", [True, False])
+async def test_a_record_grows_to_its_limit_and_no_further(
+    store: Database, org: UUID, merge: bool
+) -> None:
+    def filled(size: int) -> dict[str, str]:
+        """Together with `"a":1,` or without, so many bytes."""
+        return {"b": "x" * (size - len('{"a":1,"b":""}' if merge else '{"b":""}'))}
+
+    await store.run(records.create, org, "order", {"a": 1}, "o1")
+    for size in (LARGEST - 1, LARGEST):
+        assert await store.run(records.update, org, "order", "o1", filled(size), merge=merge)
+    with pytest.raises(LimitError, match="at most 1,000,000"):
+        await store.run(records.update, org, "order", "o1", filled(LARGEST + 1), merge=merge)
+    kept = await store.run(records.get, org, "order", "o1")
+    assert kept is not None
+    assert kept.version == 3
+
+
+async def test_a_new_record_has_the_same_limit(store: Database, org: UUID) -> None:
+    text = "x" * (LARGEST - len('{"b":""}'))
+    await store.run(records.create, org, "order", {"b": text}, "o1")
+    with pytest.raises(LimitError):
+        await store.run(records.create, org, "order", {"b": text + "x"}, "o2")
