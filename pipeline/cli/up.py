@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from permaflow.errors import SettingsError
 from pipeline.cli.show import Json, as_json
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def up(
         http_allow=http_allow,
         functions=functions,
     )
+    try:
+        _find_modules("PERMAFLOW_FUNCTIONS", settings.functions)
+        _find_modules("PERMAFLOW_TASK_TYPES", settings.task_types)
+    except SettingsError:
+        nursery.close()
+        raise
 
     async def run() -> None:
         stopped = asyncio.Event()
@@ -117,6 +124,8 @@ def serve(
         raise typer.BadParameter(f"There is no vertex {vertex!r}; there are {', '.join(VERTICES)}.")
     settings = load_settings()
     telemetry.configure(settings.log_level, settings.log_format)
+    if vertex == "runner":
+        _find_modules("PERMAFLOW_FUNCTIONS", settings.functions)
 
     def ready(port: int) -> None:
         if json:
@@ -127,6 +136,24 @@ def serve(
             Path(path).write_text(f"{port}\n")
 
     uvloop.run(serve_vertex(vertex, settings, stages=stage or (), ready=ready))
+
+
+def _find_modules(setting: str, names: str) -> None:
+    """Now rather than with the first step that wants one. Raises `SettingsError`."""
+    from importlib.util import find_spec
+
+    from pipeline.settings import split
+
+    for name in split(names):
+        try:
+            found = find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise SettingsError(
+                f"{setting} names {name!r}, and there is no such module. Install it, or put its "
+                "folder on PYTHONPATH: the working directory is not searched by itself."
+            )
 
 
 def _tell(running: Running, data_dir: Path, json: bool) -> None:

@@ -109,6 +109,17 @@ def test_without_servers_the_setting_is_named(tmp_path: Path, arguments: tuple[s
     assert str(tmp_path / "data") in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("up",), ("serve", "runner")])
+def test_a_module_of_functions_that_is_not_found_is_told_at_once(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "shop.py").touch()
+    done = run(*arguments, cwd=tmp_path, PERMAFLOW_FUNCTIONS="shop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "PERMAFLOW_FUNCTIONS names 'shop'" in done.stderr
+    assert "PYTHONPATH" in done.stderr
+
+
 def test_a_fault_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     complain(
         False, "bad", "`since`: A date.", 1, [{"pointer": "/query/since", "message": "A date."}]
