@@ -42,27 +42,20 @@ class Nats:
         self._find = find
         self._sync_interval = sync_interval
         self._port = 0
-        self._monitor_port = 0
         self._password = ""
 
     @property
     def url(self) -> str:
         return f"nats://{_USER}:{self._password}@127.0.0.1:{self._port}"
 
-    @property
-    def monitor_url(self) -> str:
-        """The monitoring endpoint: /varz, /jsz, /healthz."""
-        return f"http://127.0.0.1:{self._monitor_port}"
-
     async def prepare(self) -> Launch:
         binary = self._find("nats-server")
         folder = self._directory.folder(self.name)
         self._password = self._directory.secret(self.name)
         self._port = self._directory.port(self.name)
-        self._monitor_port = self._directory.port("nats-monitor")
         text = _CONFIGURATION.format(
             port=self._port,
-            monitor_port=self._monitor_port,
+            monitor_port=self._directory.port("nats-monitor"),
             user=json.dumps(_USER),
             password=json.dumps(self._password),
             store=json.dumps(str(folder)),
