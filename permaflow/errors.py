@@ -20,6 +20,7 @@
       ConnectorError               an outside system; wraps the library's exception as __cause__
         UnreachableError           no connection, or it broke
         ConnectorTimeoutError
+        BusyError                  it asks to come again later, and may say when
         BlockedAddressError        not retryable, like all that follow
         UntrustedPeerError         TLS: the other side did not prove who it is
         RedirectError
@@ -31,6 +32,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -160,6 +162,16 @@ class ConnectorTimeoutError(ConnectorError):
     """The outside system did not answer in time."""
 
     code = "timeout"
+
+
+class BusyError(ConnectorError):
+    """The outside system asks to come again later."""
+
+    code = "busy"
+
+    def __init__(self, message: str | None = None, *, after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class BlockedAddressError(ConnectorError):

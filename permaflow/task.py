@@ -12,8 +12,15 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from permaflow.errors import BusUnavailableError, PermaflowError, StoreUnavailableError
+from permaflow.errors import (
+    BusUnavailableError,
+    BusyError,
+    PermaflowError,
+    StoreUnavailableError,
+)
 from permaflow.plan import Json
+from permaflow.ports import Integrations as Integrations
+from permaflow.ports import Mail as Mail
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ def failure(error: PermaflowError) -> Retry | Reject | Park:
     """
     if isinstance(error, StoreUnavailableError | BusUnavailableError):
         return Park(str(error), _OURS_IS_AWAY)
+    if isinstance(error, BusyError):
+        return Retry(str(error), code=error.code, after=error.after)
     if error.retryable:
         return Retry(str(error), code=error.code)
     return Reject(str(error), code=error.code)
@@ -168,6 +177,8 @@ class TaskContext:
     records: Records
     tables: Tables
     functions: Functions
+    mail: Mail | None
+    integrations: Integrations | None
     log: Callable[[str], None]
 
     @property

@@ -16,6 +16,8 @@ from permaflow.task import (
     Done,
     Functions,
     Http,
+    Integrations,
+    Mail,
     Park,
     Records,
     Reject,
@@ -35,14 +37,16 @@ Result = StepDone | StepFailed | StepParked
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What tasks may use of the world: `tables` those of an organisation, `records` those of an
-    organisation for a run of it.
+    """What tasks may use of the world; what belongs to an organisation is given for it, and
+    `records` for a run of it.
     """
 
     http: Http
     tables: Callable[[str], Tables]
     functions: Functions
     records: Callable[[str, UUID], Records]
+    mail: Mail | None = None
+    integrations: Callable[[str], Integrations | None] = lambda org: None
 
 
 async def attempt(
@@ -133,18 +137,20 @@ def failed(
 
 def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
     return TaskContext(
-        org,
-        dispatch.run_id,
-        dispatch.node,
-        dispatch.scope,
-        dispatch.attempt,
-        dispatch.visit,
-        timedelta(seconds=dispatch.timeout),
-        services.http,
-        services.records(org, dispatch.run_id),
-        services.tables(org),
-        services.functions,
-        _line_logger(dispatch),
+        org=org,
+        run_id=dispatch.run_id,
+        node=dispatch.node,
+        scope=dispatch.scope,
+        attempt=dispatch.attempt,
+        visit=dispatch.visit,
+        timeout=timedelta(seconds=dispatch.timeout),
+        http=services.http,
+        records=services.records(org, dispatch.run_id),
+        tables=services.tables(org),
+        functions=services.functions,
+        mail=services.mail,
+        integrations=services.integrations(org),
+        log=_line_logger(dispatch),
     )
 
 

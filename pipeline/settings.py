@@ -83,6 +83,20 @@ class Settings(BaseSettings):
         description="PostgreSQL databases for action_record, `name=url`, separated by spaces. They "
         "are the default organisation's; `org/name=url` is another's, `*/name=url` everybody's.",
     )
+    smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Mail server of action_email: `smtps://user:password@host`, "
+        "`smtp+starttls://…`, or `smtp://host` in the clear.",
+    )
+    smtp_sender: str = Field(
+        "", description="Address that mail comes from, `name@domain` or `Name <name@domain>`."
+    )
+    smtp_ca_file: Path | None = Field(
+        None, description="Certificate authorities to trust for the mail server, beside the public."
+    )
+    integrations: str = Field(
+        "", description="Provider of action_integration, `module:name`; empty: none."
+    )
     functions: str = Field(
         "", description="Modules with functions for code_function, comma-separated."
     )
@@ -92,7 +106,9 @@ class Settings(BaseSettings):
     )
 
     # The engine
-    stages: str = Field("http,record,code", description="The stages a runner serves.")
+    stages: str = Field(
+        "http,record,code,email,integration", description="The stages a runner serves."
+    )
     concurrency: int = Field(
         256, ge=1, le=100_000, description="Steps that a runner has in work at once, per stage."
     )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from connectors.http_transport import GuardedHttp
 from connectors.postgres_tables import PostgresTables, parse_sources
-from permaflow.errors import PermaflowError
-from permaflow.task import Tables
+from permaflow.errors import PermaflowError, SettingsError
+from permaflow.task import Mail, Tables
 from pipeline import builtins, telemetry
 from pipeline.attempt import Services
 from pipeline.runner import LEASE_FOR, Lease, RunnerStore
@@ -30,11 +31,14 @@ async def open_services(settings: Settings, database: Database, stack: AsyncExit
     http = await stack.enter_async_context(
         GuardedHttp(allow=split(settings.http_allow), max_bytes=settings.max_output_bytes)
     )
+    provider = builtins.integrations(settings)
     return Services(
         http,
         await _open_tables(settings, database, stack),
         builtins.functions(settings),
         lambda org, run_id: RecordStore(database, UUID(org), run_id),
+        await _open_mail(settings, stack),
+        lru_cache(maxsize=1_000)(lambda org: provider(org, http) if provider else None),
     )
 
 
@@ -64,6 +68,18 @@ async def _prune(opened: Sequence[PostgresTables], settings: Settings) -> None:
             except PermaflowError as error:
                 log.warning(telemetry.SOURCE_FAILED, source="tables", error=str(error))
         await asyncio.sleep(PRUNE_EVERY)
+
+
+async def _open_mail(settings: Settings, stack: AsyncExitStack) -> Mail | None:
+    url = settings.smtp_url.get_secret_value()
+    if not url:
+        return None
+    try:
+        from connectors.smtp import SmtpMail, parse_server
+    except ImportError:
+        raise SettingsError("Mail needs `pip install permaflow[email]`.") from None
+    mail = SmtpMail(parse_server(url), settings.smtp_sender, ca_file=settings.smtp_ca_file)
+    return await stack.enter_async_context(mail)
 
 
 def runner_store(database: Database) -> RunnerStore:

@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fix_gateway",
     "tests.fix_site",
     "tests.fix_up",
+    "tests.fix_mail",
 ]
 
 

@@ -101,6 +101,8 @@ def make_context(
         "records": _Absent("records"),
         "tables": _Absent("tables"),
         "functions": registry,
+        "mail": None,
+        "integrations": None,
         "log": lambda text: None,
     }
     return TaskContext(**(values | overrides))

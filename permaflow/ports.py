@@ -1,0 +1,72 @@
+"""What a task may need of the world beyond HTTP, records, tables and functions.
+
+`TaskContext` hands these out. A port that an installation may do without is None there while
+nothing is configured for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from email.message import EmailMessage
+from typing import TYPE_CHECKING, Protocol
+
+from permaflow.plan import Json
+
+if TYPE_CHECKING:
+    from permaflow.task import Http
+
+
+class Mail(Protocol):
+    """The mail server of the installation."""
+
+    @property
+    def sender(self) -> str:
+        """The address that mail comes from: `name@domain`, or `Somebody <name@domain>`."""
+        ...
+
+    async def send(
+        self,
+        message: EmailMessage,
+        recipients: Sequence[str],
+        *,
+        partial: bool = False,
+        timeout: timedelta | None = None,
+    ) -> Mapping[str, str]:
+        """Hand a message over for these mailboxes, whatever its headers say.
+
+        Unless `partial`, one recipient that is refused means that nothing is sent. Gives those
+        that were refused, with the server's words; `RefusedError` when all were, or the message
+        was. Other `ConnectorError`s are retryable.
+        """
+        ...
+
+
+class Integrations(Protocol):
+    """Actions of connected services, of the run's organisation."""
+
+    async def execute(
+        self,
+        connection_id: str,
+        action_key: str,
+        params: Mapping[str, Json],
+        *,
+        key: str,
+        timeout: timedelta,
+    ) -> Json:
+        """What the action gave back, as JSON.
+
+        `key` is the same for all attempts of the step. Raises `NotFoundError` for an unknown
+        connection or action, `InputError` for params that are none, `RefusedError` when the
+        service says no, `BusyError` when it asks to wait, and other `ConnectorError`s.
+        """
+        ...
+
+
+class IntegrationProvider(Protocol):
+    """Gives the integrations of an organisation, which reach the outside through `http`.
+
+    The setting `PERMAFLOW_INTEGRATIONS` names one as `module:name`.
+    """
+
+    def __call__(self, org: str, http: Http) -> Integrations: ...
