@@ -379,11 +379,15 @@ class TriggerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a document: where (an RFC 6901 JSON pointer), what, and what to do."""
+    """One thing wrong with a document: where (an RFC 6901 JSON pointer), what, and what to do.
+
+    `at` is the character (from 0) of the string at `pointer` that is to blame, where one is.
+    """
 
     pointer: str
     code: str
     message: str
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,8 @@
 
 `{"field": …, "op": …, "value": …}`, where `field` is a path such as `trigger.record.amount` and
 `value` may hold templates; they nest as `{"all": […]}`, `{"any": […]}` and `{"not": …}`, and an
-array means `all`. A string that is one template (`"{{steps.check.output.ok}}"`) is true if its
-value is true.
-
-Free expressions (CEL) will be a further form: a string without templates. The place for them is
-`_string`.
+array means `all`. A string without templates is an expression: `"trigger.record.amount > 100"`. One
+that is one template (`"{{steps.check.output.ok}}"`) is true if its value is true.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from permaflow.errors import EvaluationError
 from permaflow.plan import MISSING, Constant, Context, Expression, Json
 from specs.comparing import CHANGES, Compare, comparison, equal_to, value_fault
 from specs.conditions import condition_fields, judge, read_operator
+from specs.expressions import Formula, Truth, read_formula, show_references
 from specs.paths import SCALARS, Path, walk
 from specs.reading import Fields, Report, kind_of, shown
 from specs.template_syntax import TemplateFault, parse_path, parse_template
@@ -123,7 +121,10 @@ class Flag:
         )
 
 
-FORMS = '`{"field": …, "op": …, "value": …}`, `{"all": […]}`, `{"any": […]}` or `{"not": …}`'
+FORMS = (
+    'an expression, `{"field": …, "op": …, "value": …}`, `{"all": […]}`, `{"any": […]}` '
+    'or `{"not": …}`'
+)
 
 
 def read_expression(
@@ -175,19 +176,26 @@ def _terms(
 
 
 def _string(text: str, pointer: str, report: Report, look: Look | None) -> Expression | None:
+    if "{{" not in text:
+        formula = read_formula(text, pointer, report, look)
+        return None if formula is None else Truth(formula)
     try:
-        parts = parse_template(text)
+        parts = parse_template(text, report=report)
     except TemplateFault as fault:
-        report.add(pointer, "bad_template", str(fault))
+        report.add(pointer, "bad_template", str(fault), fault.at)
         return None
-    if len(parts) == 1 and not isinstance(parts[0], str):
-        if look is not None:
-            look(parts[0], pointer)
-        return Flag(parts[0])
+    match parts:
+        case [Formula() as formula]:
+            show_references(formula, pointer, look)
+            return Truth(formula)
+        case [Path() as path]:
+            if look is not None:
+                look(path, pointer)
+            return Flag(path)
     report.add(
         pointer,
         "bad_condition",
-        f"{shown(text)} is no condition: a string must be one template; or write {FORMS}.",
+        f"{shown(text)} is no condition: a string must be one template, or an expression.",
     )
     return None
 

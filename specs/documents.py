@@ -23,6 +23,7 @@ from permaflow.plan import (
     When,
     Work,
 )
+from specs.expressions import NAMES, Names
 from specs.ordering import cycles
 from specs.paths import Path
 from specs.reading import Fields, Report, kind_of, shown
@@ -100,6 +101,7 @@ class Reader:
 
     types: TaskTypes
     report: Report
+    names: Names = NAMES
     known: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,11 +127,11 @@ class Reader:
         def look(path: Path, pointer: str) -> None:
             mentions.append((path, place(pointer)))
 
-        step.work = read_work(step.type, config, found, look, self.types)
+        step.work = read_work(step.type, config, found, look, self.types, self.names)
         if step.type in KINDS:
             step.trigger = read_trigger(step.type, step.id, config, "", found)
         for problem in found.problems:
-            self.report.add(place(problem.pointer), problem.code, problem.message)
+            self.report.add(place(problem.pointer), problem.code, problem.message, problem.at)
         self.report.left_out += found.left_out
 
 

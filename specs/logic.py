@@ -17,6 +17,7 @@ from specs.durations import (
     parse_duration,
     parse_instant,
 )
+from specs.expressions import Formula, read_formula
 from specs.paths import Path
 from specs.reading import Fields, kind_of, shown
 from specs.templates import Bounded, Items, Look, Text, read_config
@@ -64,11 +65,11 @@ class Equal:
 def read_switch(fields: Fields, look: Look) -> Branch:
     """`{"value": "{{…}}", "cases": […], "default": "default"}`.
 
-    `field` (a path that may lead nowhere) may stand in place of `value`. A case is a value, which
-    is its name as well, or `{"name", "value"}`, or `{"name", "condition"}`; `cases` may also be
-    an object, name to value. The first case that is true is taken, else `default`.
+    `field` (a path that may lead nowhere) or `expression` may stand in place of `value`. A case is
+    a value, which is its name as well, or `{"name", "value"}`, or `{"name", "condition"}`; `cases`
+    may also be an object, name to value. The first case that is true is taken, else `default`.
     """
-    fields.only({"value", "field", "cases", "default"}, NOTES)
+    fields.only({"value", "field", "expression", "cases", "default"}, NOTES)
     value = _switched(fields, look)
     default = fields.text("default") or "default"
     cases: dict[str, Expression] = {}
@@ -96,9 +97,15 @@ def read_switch(fields: Fields, look: Look) -> Branch:
 
 
 def _switched(fields: Fields, look: Look) -> Expression | None:
+    named = [name for name in ("field", "expression", "value") if fields.has(name)]
+    if len(named) > 1:
+        fields.problem(named[1], "conflict", f"Give either `{named[0]}` or `{named[1]}`.")
+    if fields.has("expression"):
+        source = fields.text("expression")
+        if source is None:
+            return None
+        return read_formula(source, fields.at("expression"), fields.report, look)
     if fields.has("field"):
-        if fields.has("value"):
-            fields.problem("value", "conflict", "Give either `field` or `value`.")
         path = read_path(fields)
         if path is None:
             return None
@@ -151,8 +158,9 @@ def _name(value: Json) -> str | None:
 
 
 def read_loop(fields: Fields, look: Look) -> Loop:
-    """`items` (an array, or a template of one), `mode` (parallel or sequential), `concurrency`
-    (how many iterations are open at once; 1,000), `stop_on_error` (true), `max_items` (100,000).
+    """`items` (an array, or a template or an expression of one), `mode` (parallel or sequential),
+    `concurrency` (how many iterations are open at once; 1,000), `stop_on_error` (true),
+    `max_items` (100,000).
     """
     fields.only({"items", "mode", "concurrency", "stop_on_error", "max_items"}, NOTES)
     mode = fields.choice("mode", ("parallel", "sequential"), "parallel")
@@ -173,13 +181,15 @@ def _items(fields: Fields, most: int, look: Look) -> Expression:
     if value is None:
         fields.missing("items", "an array, or a template of one such as `{{trigger.record.lines}}`")
         return _NOTHING
+    if type(value) is str and "{{" not in value:
+        return read_formula(value, fields.at("items"), fields.report, look) or _NOTHING
     items = read_config(value, fields.at("items"), fields.report, look)
     if type(value) is list and len(value) > most:
         fields.problem("items", "too_large", f"A loop may have {most:,} items.")
     match items:
         case list():
             return Constant(items)
-        case Path() | Items() | Bounded(whole=Items()):
+        case Path() | Formula() | Items() | Bounded(whole=Items()) | Bounded(whole=Formula()):
             return items
         case Text() | Bounded(whole=Text()):
             reason = "text around the template makes it a string"
@@ -201,7 +211,7 @@ def read_delay(fields: Fields, look: Look) -> Delay:
     name = given[0]
     raw = fields.values[name]
     value = read_config(raw, fields.at(name), fields.report, look)
-    moving = isinstance(value, Path | Text | Bounded)
+    moving = isinstance(value, Path | Formula | Text | Bounded)
     if name == "until":
         if moving:
             return Delay(until=Instant(value))

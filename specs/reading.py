@@ -28,15 +28,15 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     left_out: int = 0
 
-    def add(self, pointer: str, code: str, message: str) -> None:
+    def add(self, pointer: str, code: str, message: str, at: int | None = None) -> None:
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(pointer, code, message))
+            self.problems.append(Problem(pointer, code, message, at))
         else:
             self.left_out += 1
 
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
-            self.add(problem.pointer, problem.code, problem.message)
+            self.add(problem.pointer, problem.code, problem.message, problem.at)
 
     def guess(self, name: object, known: Iterable[str]) -> str:
         """`did you mean …? `, or nothing if nothing is near.

@@ -3,9 +3,11 @@
 ::
 
     text     = (anything | "{{{{" | template)*
-    template = "{{" path ( "?" | "??" literal )? "}}"
+    template = "{{" path ( "?" | "??" literal )? "}}" | "{{=" expression "}}"
     path     = name ( "." name | "[" index "]" | '["' anything '"]' )*
     literal  = JSON string, number, true, false, null, or 'a string'
+
+An expression is CEL: see `specs.expressions`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import re
 import msgspec
 
 from permaflow.plan import MISSING, Json
+from specs.cel.tokens import SyntaxFault, closing
+from specs.expressions import NAMES, Formula, Names, compile_formula, fault_message
 from specs.paths import ROOTS, Path
+from specs.reading import Report
 
 MAX_TEMPLATE_BYTES = 16 * 1024
 MAX_SEGMENTS = 64
@@ -30,10 +35,20 @@ _SPACE = re.compile(r"\s*")
 
 
 class TemplateFault(Exception):
-    """A template is not one; the message says why and where. Never leaves `specs`."""
+    """A template is not one; the message says why and where. Never leaves `specs`.
+
+    `at` is the character (from 0) of the text, where one is to blame.
+    """
+
+    def __init__(self, message: str, at: int | None = None) -> None:
+        super().__init__(message)
+        self.at = at
 
 
-def parse_template(text: str) -> list[str | Path]:
+def parse_template(
+    text: str, names: Names = NAMES, report: Report | None = None
+) -> list[str | Path | Formula]:
+    """The parts of a text. Raises `TemplateFault`; `report` is asked what a name may have meant."""
     if len(text) > MAX_TEMPLATE_BYTES or (
         len(text) * 4 > MAX_TEMPLATE_BYTES
         and len(text.encode("utf-8", "replace")) > MAX_TEMPLATE_BYTES
@@ -42,7 +57,7 @@ def parse_template(text: str) -> list[str | Path]:
             f"A text with templates in it may have {MAX_TEMPLATE_BYTES // 1024} KB; "
             "move the fixed part into a function or a record."
         )
-    parts: list[str | Path] = []
+    parts: list[str | Path | Formula] = []
     literal: list[str] = []
     at = 0
     while (start := text.find("{{", at)) >= 0:
@@ -51,15 +66,38 @@ def parse_template(text: str) -> list[str | Path]:
             literal.append("{{")
             at = start + 4
             continue
-        path, at = _path(text, start)
+        part: Path | Formula
+        if text.startswith("{{=", start):
+            part, at = _expression(text, start, names, report)
+        else:
+            part, at = _path(text, start)
         if said := "".join(literal):
             parts.append(said)
         literal.clear()
-        parts.append(path)
+        parts.append(part)
     literal.append(text[at:])
     if (said := "".join(literal)) or not parts:
         parts.append(said)
     return parts
+
+
+def _expression(text: str, start: int, names: Names, report: Report | None) -> tuple[Formula, int]:
+    """The expression of the template that opens at `start`, and where the text goes on after it."""
+    first = start + 3
+    source = ""
+    try:
+        end = closing(text, first)
+        if end is None:
+            raise TemplateFault(_unclosed(start), start)
+        source = text[first:end]
+        return compile_formula(source, names, report), end + 2
+    except SyntaxFault as fault:
+        # What is no word of an expression is found before its end is: then `at` counts from the
+        # beginning of the text.
+        at = first + fault.at if source else fault.at
+        inner = source or text[first:]
+        shown = SyntaxFault(at - first, fault.message)
+        raise TemplateFault(fault_message(inner, shown), at) from None
 
 
 def _path(text: str, start: int) -> tuple[Path, int]:
@@ -67,7 +105,9 @@ def _path(text: str, start: int) -> tuple[Path, int]:
     at = _skip(text, start + 2)
     match = _PATH.match(text, at)
     if match is None:
-        raise TemplateFault(_unexpected(text, start, at, "a path such as `trigger.record.name`"))
+        raise TemplateFault(
+            _unexpected(text, start, at, "a path such as `trigger.record.name`"), at
+        )
     path = match.group()
     segments = _segments(path)
     at = _skip(text, match.end())
@@ -77,14 +117,15 @@ def _path(text: str, start: int) -> tuple[Path, int]:
         literal = _LITERAL.match(text, at + 2)
         if literal is None:
             raise TemplateFault(
-                _unexpected(text, start, _skip(text, at + 2), 'a literal such as `"none"`')
+                _unexpected(text, start, _skip(text, at + 2), 'a literal such as `"none"`'),
+                _skip(text, at + 2),
             )
         fallback, over_null, at = _literal(literal), True, _skip(text, literal.end())
     elif text.startswith("?", at):
         fallback, at = None, _skip(text, at + 1)
     if not text.startswith("}}", at):
         raise TemplateFault(
-            _unexpected(text, start, at, '`}}`, or before it `?` or `?? "literal"`')
+            _unexpected(text, start, at, '`}}`, or before it `?` or `?? "literal"`'), at
         )
     return Path(segments, path, fallback, over_null), at + 2
 
@@ -126,14 +167,18 @@ def _literal(match: re.Match[str]) -> Json:
 
 def _unexpected(text: str, start: int, at: int, wanted: str) -> str:
     if text.find("}}", start) < 0:
-        return (
-            f"The `{{{{` at character {start + 1} is never closed by `}}}}`; "
-            "write `{{{{` where `{{` is meant as text."
-        )
+        return _unclosed(start)
     found = "the end of the text" if at >= len(text) else f"`{text[at]}`"
     return (
         f"Unexpected {found} at character {at + 1}; expected {wanted}. A template looks up one "
-        "path: it has no filters, calls or operators."
+        "path; an expression begins with `{{=`."
+    )
+
+
+def _unclosed(start: int) -> str:
+    return (
+        f"The `{{{{` at character {start + 1} is never closed by `}}}}`; "
+        "write `{{{{` where `{{` is meant as text."
     )
 
 

@@ -1,6 +1,6 @@
 """Templates: `{{trigger.record.name}}` inside the strings of a config.
 
-One template looks up one path. There are no filters, calls or operators, so nothing can be run.
+One template looks up one path, or, with `{{= …}}`, is an expression (`specs.expressions`).
 
 * A string that is one template keeps the value's type: `"{{trigger.record.amount}}"` is a number.
   Inside text, strings stand as they are and everything else as JSON.
@@ -22,6 +22,8 @@ import msgspec
 
 from permaflow.errors import DocumentError, EvaluationError
 from permaflow.plan import MISSING, Constant, Context, Expression, Json
+from specs.cel.values import Fault, finished
+from specs.expressions import NAMES, Formula, Names, show_references
 from specs.paths import SCALARS, Path
 from specs.reading import Report, step_into
 from specs.template_syntax import TemplateFault, parse_template
@@ -32,9 +34,9 @@ MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text with paths in it."""
+    """Text with paths and expressions in it."""
 
-    parts: tuple[str | Path, ...]
+    parts: tuple[str | Path | Formula, ...]
 
     def evaluate(self, context: Context) -> str:
         pieces: list[str] = []
@@ -57,19 +59,25 @@ _TOO_LONG = (
 )
 
 
-def _as_text(path: Path, context: Context) -> str:
-    value = path.evaluate(context)
+def _as_text(part: Path | Formula, context: Context) -> str:
+    value = part.evaluate(context)
     if type(value) is str:
         return value
-    if value is None and path.fallback is None and path.look(context) is MISSING:
+    if isinstance(part, Formula):
+        return _written(value, part.source)
+    if value is None and part.fallback is None and part.look(context) is MISSING:
         return ""
+    return _written(value, part.text)
+
+
+def _written(value: Json, source: str) -> str:
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise EvaluationError(f"`{path.text}` cannot be written as JSON.") from error
+        raise EvaluationError(f"`{source}` cannot be written as JSON.") from error
 
 
-Template = Path | Text
+Template = Path | Formula | Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +116,36 @@ class Bounded:
     whole: Expression
     paths: tuple[Path, ...]
     limit: int = MAX_CONFIG_BYTES
+    computed: bool = False
+    """Whether there are expressions: then what came out is measured, too."""
 
     def evaluate(self, context: Context) -> Json:
         total = 0
         sizes: dict[int, int] = {}
         for path in self.paths:
             value = path.look(context)
-            if type(value) is dict or type(value) is list:
+            if type(value) is str:
+                total += len(value)
+            elif type(value) is dict or type(value) is list:
                 size = sizes.get(id(value))
                 if size is None:
                     size = sizes[id(value)] = _size(value, path)
                 total += size
             if total > self.limit:
-                raise EvaluationError(
-                    f"The templates of this config make more than {self.limit // 1024 // 1024} MB; "
-                    "hand on only what the step needs."
-                )
-        return self.whole.evaluate(context)
+                raise EvaluationError(self._too_large())
+        value = self.whole.evaluate(context)
+        if self.computed:
+            try:
+                return finished(value, self.limit)
+            except Fault:
+                raise EvaluationError(self._too_large()) from None
+        return value
+
+    def _too_large(self) -> str:
+        return (
+            f"The templates of this config make more than {self.limit // 1024 // 1024} MB; "
+            "hand on only what the step needs."
+        )
 
 
 def _size(value: Json, path: Path) -> int:
@@ -134,12 +155,12 @@ def _size(value: Json, path: Path) -> int:
         raise EvaluationError(f"`{path.text}` cannot be written as JSON.") from error
 
 
-Config = Path | Text | Fields | Items | Bounded
+Config = Path | Formula | Text | Fields | Items | Bounded
 
 
 def render(config: Json, context: Context) -> Json:
     """The plain JSON that a compiled config stands for; one without templates comes back as is."""
-    if isinstance(config, Path | Text | Fields | Items | Bounded | Constant):
+    if isinstance(config, Path | Formula | Text | Fields | Items | Bounded | Constant):
         return config.evaluate(context)
     return config
 
@@ -173,20 +194,21 @@ Look = Callable[[Path, str], None]
 
 
 def read_template(
-    text: str, pointer: str, report: Report, look: Look | None = None
+    text: str, pointer: str, report: Report, look: Look | None = None, names: Names = NAMES
 ) -> str | Template:
     """A string without templates comes back as the text that it stands for."""
     if "{{" not in text:
         return text
     try:
-        parts = parse_template(text)
+        parts = parse_template(text, names, report)
     except TemplateFault as bad:
-        report.add(pointer, "bad_template", str(bad))
+        report.add(pointer, "bad_template", str(bad), bad.at)
         return text
-    if look is not None:
-        for part in parts:
-            if not isinstance(part, str):
-                look(part, pointer)
+    for part in parts:
+        if isinstance(part, Formula):
+            show_references(part, pointer, look)
+        elif not isinstance(part, str) and look is not None:
+            look(part, pointer)
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, str) for part in parts):
@@ -194,47 +216,55 @@ def read_template(
     return Text(tuple(parts))
 
 
-@dataclass(slots=True)
-class _Seen:
-    look: Look | None
-    paths: list[Path] = field(default_factory=list)
+def read_config(
+    value: Json, pointer: str, report: Report, look: Look | None = None, names: Names = NAMES
+) -> Json:
+    """Like `compile_config`, but tells `report`. `value` is at most 64 levels deep."""
+    reading = _Reading(report, look, names)
+    compiled = reading.read(value, pointer)
+    if compiled is not value and len(reading.paths) + 2 * reading.computed > 1:
+        return Bounded(compiled, tuple(reading.paths), computed=reading.computed)
+    return compiled
 
-    def __call__(self, path: Path, pointer: str) -> None:
+
+@dataclass(slots=True)
+class _Reading:
+    """A config that is being read."""
+
+    report: Report
+    look: Look | None
+    names: Names
+    paths: list[Path] = field(default_factory=list)
+    computed: bool = False
+
+    def see(self, path: Path, pointer: str) -> None:
         self.paths.append(path)
         if self.look is not None:
             self.look(path, pointer)
 
-
-def read_config(value: Json, pointer: str, report: Report, look: Look | None = None) -> Json:
-    """Like `compile_config`, but tells `report`. `value` is at most 64 levels deep."""
-    seen = _Seen(look)
-    compiled = _read(value, pointer, report, seen)
-    if len(seen.paths) > 1 and compiled is not value:
-        return Bounded(compiled, tuple(seen.paths))
-    return compiled
-
-
-def _read(value: Json, pointer: str, report: Report, look: Look) -> Json:
-    kind = type(value)
-    if kind is str:
-        return read_template(value, pointer, report, look)
-    if kind is dict:
-        changed: dict[str, Json] = {}
-        for name, part in value.items():
-            if not _is_plain(part):
-                compiled = _read(part, step_into(pointer, name), report, look)
-                if compiled is not part:
-                    changed[name] = compiled
-        return _object(value, changed) if changed else value
-    if kind is list:
-        swapped: dict[int, Json] = {}
-        for index, part in enumerate(value):
-            if not _is_plain(part):
-                compiled = _read(part, f"{pointer}/{index}", report, look)
-                if compiled is not part:
-                    swapped[index] = compiled
-        return _array(value, swapped) if swapped else value
-    return value
+    def read(self, value: Json, pointer: str) -> Json:
+        kind = type(value)
+        if kind is str:
+            read = read_template(value, pointer, self.report, self.see, self.names)
+            self.computed = self.computed or "{{=" in value
+            return read
+        if kind is dict:
+            changed: dict[str, Json] = {}
+            for name, part in value.items():
+                if not _is_plain(part):
+                    compiled = self.read(part, step_into(pointer, name))
+                    if compiled is not part:
+                        changed[name] = compiled
+            return _object(value, changed) if changed else value
+        if kind is list:
+            swapped: dict[int, Json] = {}
+            for index, part in enumerate(value):
+                if not _is_plain(part):
+                    compiled = self.read(part, f"{pointer}/{index}")
+                    if compiled is not part:
+                        swapped[index] = compiled
+            return _array(value, swapped) if swapped else value
+        return value
 
 
 def _is_plain(value: Json) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from permaflow.plan import Branch, Delay, Json, Loop, Pass, Task, TaskTypes, Trigger, Work
 from specs import logic
+from specs.expressions import NAMES, Names
 from specs.reading import Fields, Report, shown
 from specs.templates import Look, read_config
 from specs.triggers import KINDS
@@ -38,7 +39,12 @@ def unknown_type(name: str, known: frozenset[str], report: Report) -> str:
 
 
 def read_work(
-    type_name: str, config: dict[str, Json], report: Report, look: Look, types: TaskTypes
+    type_name: str,
+    config: dict[str, Json],
+    report: Report,
+    look: Look,
+    types: TaskTypes,
+    names: Names = NAMES,
 ) -> Work:
     """`type_name` is one of `known_types`. With problems, what comes back only fills the place."""
     if type_name in KINDS:
@@ -49,7 +55,7 @@ def read_work(
         join = () if type_name == "meta_error" else ("join", "n")
         Fields(config, "", report).only(join, {"label", "description"})
         return Pass()
-    compiled = read_config(config, "", report, look)
+    compiled = read_config(config, "", report, look, names)
     problems = types.config_problems(type_name, config)
     report.extend(problems)
     return Pass() if problems else Task(types.stage(type_name), compiled)

@@ -105,7 +105,7 @@ def test_a_template_of_the_wrong_type_is_an_error() -> None:
     ("condition", "pointer", "said"),
     [
         (5, "", "no condition"),
-        ("amount > 5", "", "must be one template"),
+        ("amount > 5", "", "There is no `amount` here"),
         ("{{trigger.a}} {{trigger.b}}", "", "must be one template"),
         ("{{trigger.a", "", "never closed"),
         ({"all": [OVER], "any": [OVER]}, "", "no condition"),
