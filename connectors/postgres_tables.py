@@ -41,6 +41,7 @@ _SETUP, _IS_SET_UP = statements.text("setup"), statements.text("is_set_up")
 _GUARD, _COLUMNS = statements.text("guard"), statements.text("columns")
 _CLAIM, _ANSWERED = statements.text("claim"), statements.text("answered")
 _KEEP, _PRUNE = statements.text("keep"), statements.text("prune")
+_TABLES, _KEY_COLUMNS = statements.text("tables"), statements.text("key_columns")
 
 
 DEFAULT_ORG = "default"
@@ -128,6 +129,30 @@ class PostgresTables:
         self, source: str, table: str, match: Mapping[str, Json], *, key: str
     ) -> list[Json]:
         return await self._write(source, table, key, lambda t: statements.delete(t, match), match)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(self._sources)
+
+    async def tables(self, source: str, limit: int = 1_000) -> list[str]:
+        """The names of the tables of a source, each `schema.name`."""
+        async with self._source(source).transaction() as connection:
+            cursor = await connection.execute(_TABLES, {"limit": limit})
+            return [name for (name,) in await cursor.fetchall()]
+
+    async def columns(self, source: str, table: str) -> list[tuple[str, bool]]:
+        """The columns of a table, and whether each is part of its primary key; the key first.
+
+        Raises `InputError` for a table that is not there.
+        """
+        target = self._source(source)
+        found = await target.table(table)
+        async with target.transaction() as connection:
+            names = {"schema": found.schema, "table": found.name}
+            cursor = await connection.execute(_KEY_COLUMNS, names)
+            key = [name for (name,) in await cursor.fetchall()]
+        others = [name for name in found.columns if name not in key]
+        return [*((name, True) for name in key), *((name, False) for name in others)]
 
     async def prune(self, age: timedelta) -> None:
         """Forget the keys of writes that are older than any attempt can be."""

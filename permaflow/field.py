@@ -184,7 +184,7 @@ def _text(value: Any) -> Any:
     return value
 
 
-_as_text = BeforeValidator(_text, json_schema_input_type=str)
+_as_text = BeforeValidator(_text)
 
 
 def _field(

@@ -153,6 +153,7 @@ class Form(BaseModel):
         found = handler(core_schema)
         schema = handler.resolve_ref_schema(found)
         if handler.mode == "validation":
+            _name_options(cls, schema)
             _require_what_is_shown(cls, schema)
         return found
 
@@ -219,7 +220,8 @@ def _fault(hint: Hint, value: Json, values: Mapping[str, Json]) -> str:
         return f"Choose a data source in `{hint.datasource}` first"
     if hint.kind in ("select", "combobox") and hint.options:
         known = [option.value for option in hint.options]
-        if not any(_same(value, each) for each in known):
+        wanted = value if isinstance(value, list) else [value]
+        if not all(any(_same(one, each) for each in known) for one in wanted):
             return f"Choose one of {', '.join(map(str, known))}"
     return ""
 
@@ -237,6 +239,18 @@ def _together(
         kind = PydanticCustomError(item["type"], "{message}", {"message": item["msg"]})
         told.append({"type": kind, "loc": item["loc"], "input": item["input"]})
     return ValidationError.from_exception_data(form.__name__, [*told, *faults])
+
+
+def _name_options(form: type[Form], schema: dict[str, Any]) -> None:
+    """The fixed options of text are an enumeration."""
+    for key, _, hint in hinted(form):
+        if hint.kind not in ("select", "combobox") or not hint.options:
+            continue
+        values = [option.value for option in hint.options]
+        part = schema["properties"].get(key, {})
+        for choice in [part, *part.get("anyOf", ())]:
+            if choice.get("type") == "string" and "enum" not in choice:
+                choice["enum"] = values
 
 
 def _require_what_is_shown(form: type[Form], schema: dict[str, Any]) -> None:

@@ -97,4 +97,7 @@ task_type = TaskType(
     run=run,
     batch=64,
     doc="Call a registered Python function.",
+    label="Function",
+    category="Code",
+    icon="square-function",
 )

@@ -253,4 +253,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Make one HTTP request.",
+    label="HTTP request",
+    category="Actions",
+    icon="globe",
 )

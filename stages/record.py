@@ -213,4 +213,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Create, read, update or delete a record.",
+    label="Record",
+    category="Actions",
+    icon="database",
 )

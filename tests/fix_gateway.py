@@ -61,6 +61,7 @@ async def gate(
     ports = open_ports(nats_bus, gateway, builtins.task_types(gateway_settings), gateway_settings)
     yield Gate(Application(ports, Ops({})), ports, nats_bus)
     await ports.starts.close()
+    await ports.tables.aclose()
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from uuid import UUID
 from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from pipeline.gateway import shapes
+from pipeline.gateway import shapes, shapes_catalogue
 from pipeline.gateway.auth import PUBLIC, Guard
+from pipeline.gateway.catalogue import ROOT as CATALOGUE
+from pipeline.gateway.catalogue import CatalogueDoor
 from pipeline.gateway.definitions import ROOT as DEFINITIONS
 from pipeline.gateway.definitions import Definitions
 from pipeline.gateway.doors import Doors
@@ -54,6 +56,7 @@ class Application:
         self.feed = Feed(ports.bus)
         _open_runs(self.doors, ports, Streams(ports, self.feed, self.guard))
         _open_records(self.doors, ports)
+        _open_catalogue(self.doors, ports)
         health = Health(ops, lambda: describe(self.doors))
         _open_health(self.doors, health)
         webhooks = Webhooks(ports)
@@ -242,6 +245,28 @@ def _open_records(doors: Doors, ports: Ports) -> None:
     )
     doors.add("PATCH", one, records.merge_record, body=data, response_model=view, **writes)
     doors.add("DELETE", one, records.delete_record, status_code=204, **writes)
+
+
+def _open_catalogue(doors: Doors, ports: Ports) -> None:
+    catalogue = CatalogueDoor(ports)
+    reads: dict[str, Any] = {"needs": "workflows:read", "tags": ["catalogue"]}
+    one = f"{CATALOGUE}/{{name:path}}"
+    doors.add(
+        "GET",
+        CATALOGUE,
+        catalogue.list_blocks,
+        response_model=shapes_catalogue.CatalogueView,
+        **reads,
+    )
+    doors.add(
+        "POST",
+        f"{one}/options/{{field}}",
+        catalogue.list_options,
+        body=shapes_catalogue.OptionsBody,
+        response_model=shapes_catalogue.OptionsView,
+        **reads,
+    )
+    doors.add("GET", one, catalogue.get_block, response_model=shapes_catalogue.BlockView, **reads)
 
 
 async def _stream(run_id: UUID, last_event_id: str | None = None) -> Response:

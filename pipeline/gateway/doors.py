@@ -57,7 +57,7 @@ class Doors:
         dependencies = [Depends(self._policy(needs))] if _declared(needs, path) != PUBLIC else []
         route = _route(method, path, endpoint, dependencies=dependencies, **documented)
         self._app.router.routes.append(route)
-        self.all.append(Door(method, path, needs, body, route, route))
+        self.all.append(Door(method, route.path_format, needs, body, route, route))
 
     def add_hot(
         self,

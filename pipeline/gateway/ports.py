@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from permaflow.plan import TaskTypes
+from permaflow.task_types import TaskTypeRegistry
 from pipeline.bus.port import Bus
+from pipeline.catalogue import Catalogue
+from pipeline.gateway.datasources import SourceTables
 from pipeline.gateway.documents import Documents
 from pipeline.gateway.entrances import Entrances
 from pipeline.gateway.rates import Rates
@@ -28,10 +30,12 @@ class Ports:
     entrances: Entrances
     starts: StartBatcher
     rates: Rates
+    catalogue: Catalogue
+    tables: SourceTables
 
 
-def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Settings) -> Ports:
-    """Raises `SettingsError` for encryption keys that are none."""
+def open_ports(bus: Bus, database: Database, types: TaskTypeRegistry, settings: Settings) -> Ports:
+    """Raises `SettingsError` for encryption keys or sources that are none."""
     pool = SharedPool(database, settings.database_pool - 1)
     box = open_box(settings.encryption_keys.get_secret_value())
     return Ports(
@@ -43,4 +47,6 @@ def open_ports(bus: Bus, database: Database, types: TaskTypes, settings: Setting
         entrances=Entrances(pool, box),
         starts=StartBatcher(database, bus, settings.inline_bytes),
         rates=Rates(settings.webhook_rate),
+        catalogue=Catalogue(types),
+        tables=SourceTables(pool, settings.sources),
     )

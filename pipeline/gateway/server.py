@@ -15,7 +15,7 @@ import socket
 
 import uvicorn
 
-from permaflow.plan import TaskTypes
+from permaflow.task_types import TaskTypeRegistry
 from pipeline.bus.port import Bus
 from pipeline.gateway.app import Application
 from pipeline.gateway.connection import Connection
@@ -32,7 +32,7 @@ class Gateway:
     """One process of the vertex. It listens from the moment it is made; `port` says where."""
 
     def __init__(
-        self, bus: Bus, database: Database, types: TaskTypes, settings: Settings, ops: Ops
+        self, bus: Bus, database: Database, types: TaskTypeRegistry, settings: Settings, ops: Ops
     ) -> None:
         """`database` is open in the role of the gateway. Raises `OSError` if the port is taken."""
         self.ports = open_ports(bus, database, types, settings)
@@ -61,6 +61,7 @@ class Gateway:
     async def run(self) -> None:
         await self._server.serve([self._listener])
         await self.ports.starts.close()
+        await self.ports.tables.aclose()
 
     async def stop(self) -> None:
         """Take no more requests, and finish what is open."""

@@ -31,6 +31,8 @@ _GET = query("records.get")
 _UPDATE = query("records.update")
 _DELETE = query("records.delete")
 _LIST = query("records.list")
+_OBJECTS = query("records.objects")
+_ATTRIBUTES = query("records.attributes")
 
 _LONGEST_NAME = 500
 LARGEST = 1_000_000
@@ -142,6 +144,21 @@ async def find(
     """Records of an object by id. For the next page `after` is the last id of this one."""
     values = {"org": org, "object": object_name, "after": after, "limit": limit}
     return await every(connection, Record, _LIST, values)
+
+
+async def objects(connection: Connection, org: UUID, *, limit: int = 1_000) -> list[str]:
+    """The objects that have records."""
+    cursor = await connection.execute(_OBJECTS, {"org": org, "limit": limit})
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def attributes(
+    connection: Connection, org: UUID, object_name: str, *, sample: int = 200, limit: int = 1_000
+) -> list[str]:
+    """The names that the data of `sample` records have: the latest, by their ids."""
+    values = {"org": org, "object": object_name, "sample": sample, "limit": limit}
+    cursor = await connection.execute(_ATTRIBUTES, values)
+    return [name for (name,) in await cursor.fetchall()]
 
 
 class RecordStore:

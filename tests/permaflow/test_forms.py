@@ -155,8 +155,8 @@ def test_a_form_with_only_what_is_required_is_complete() -> None:
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_required_field_that_is_empty_is_missing(value: Json) -> None:
-    assert problems(Everything, {"to": value}) == {"/to": "Field required."}
-    assert problems(Everything, {}) == {"/to": "Field required."}
+    assert problems(Everything, {"to": value}) == {"/to": "The field `to` is missing."}
+    assert problems(Everything, {}) == {"/to": "The field `to` is missing."}
 
 
 def test_text_takes_the_numbers_that_templates_give() -> None:
@@ -186,7 +186,9 @@ def test_a_hidden_required_field_does_not_block_saving() -> None:
 
 
 def test_a_shown_required_field_does() -> None:
-    assert problems(Notify, {"notificationType": "sms"}) == {"/phoneNumber": "Field required."}
+    assert problems(Notify, {"notificationType": "sms"}) == {
+        "/phoneNumber": "The field `phoneNumber` is missing."
+    }
 
 
 def test_what_is_left_in_a_hidden_field_blocks_nothing_and_reaches_no_task() -> None:

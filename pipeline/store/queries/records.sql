@@ -30,6 +30,28 @@ delete from permaflow.record
 where org_id = %(org)s and object = %(object)s and id = %(id)s
   and (%(expected)s::int8 is null or version = %(expected)s);
 
+-- name: objects
+-- The objects that have records, one step through the primary key for each.
+with recursive found as (
+  (select object from permaflow.record where org_id = %(org)s order by object limit 1)
+  union all
+  select (select record.object from permaflow.record
+          where record.org_id = %(org)s and record.object > found.object order by record.object limit 1)
+  from found where found.object is not null
+)
+select object from found where object is not null limit %(limit)s;
+
+-- name: attributes
+-- The names that the data of some records of an object have.
+select distinct name
+from (
+  select data from permaflow.record
+  where org_id = %(org)s and object = %(object)s and jsonb_typeof(data) = 'object'
+  order by id desc limit %(sample)s
+) as sampled, jsonb_object_keys(sampled.data) as name
+order by name
+limit %(limit)s;
+
 -- name: list
 -- Records of an object by id, from above `after` on.
 select id, object, data, version, created_at, updated_at

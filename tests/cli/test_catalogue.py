@@ -1,0 +1,56 @@
+"""`permaflow catalogue`: what workflows may be made of, told without a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("permaflow")
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *arguments: str, plugins: str = "tests.catalogue_forms"
+) -> subprocess.CompletedProcess[str]:
+    env = {"PYTHONPATH": str(ROOT), "PERMAFLOW_PLUGINS": plugins}
+    return subprocess.run(
+        [COMMAND, "catalogue", *arguments], env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+def told(*arguments: str) -> Any:
+    done = run(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_block_is_listed_and_what_is_broken_is_told_beside() -> None:
+    done = run("list")
+    assert done.returncode == 0
+    for name in ("trigger_record", "logic_switch", "action_http", "geo/sync"):
+        assert f"\n{name} " in done.stdout
+    assert "geo/lost" not in done.stdout
+    assert "nowhere" in done.stderr
+
+
+def test_the_blocks_of_one_category() -> None:
+    assert [block["name"] for block in told("list", "--category", "Geo")] == ["geo/sync"]
+
+
+def test_a_block_is_shown_with_its_fields_and_with_its_schemas() -> None:
+    done = run("show", "geo/sync")
+    assert "datasourceId" in done.stdout
+    assert "single-row-update" in done.stdout
+    shown = told("show", "geo/sync")
+    assert shown["config"]["required"] == ["country"]
+    assert [field["key"] for field in shown["fields"]][:2] == ["country", "city"]
+
+
+def test_a_block_that_is_not_there_is_a_sentence() -> None:
+    done = run("show", "nothing")
+    assert done.returncode == 1
+    assert "There is no task type 'nothing'" in done.stderr
+    assert "Traceback" not in done.stderr
