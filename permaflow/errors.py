@@ -26,6 +26,11 @@
         RedirectError
         AnswerTooLargeError
         RefusedError               its own rules forbid this: a constraint, a privilege
+      SnippetError                 code of a user failed where it ran; says where in it
+        SnippetTimeoutError        it took too long (retryable)
+        SnippetLimitError          it needs more than it may have
+        JailBreachError            it reached for what it must not have
+      JailError                    the jail or a process of it failed (retryable)
       ContractError                a plug-in broke its promise; names the plug-in
 """
 
@@ -207,6 +212,51 @@ class RefusedError(ConnectorError):
 
     code = "refused"
     retryable = False
+
+
+class SnippetError(PermaflowError):
+    """The code failed."""
+
+    code = "snippet_failed"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        name: str = "",
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.line = line
+        self.column = column
+
+
+class SnippetTimeoutError(SnippetError):
+    """The code took too long."""
+
+    code = "snippet_timeout"
+    retryable = True
+
+
+class SnippetLimitError(SnippetError):
+    """The code needs more than it may have."""
+
+    code = "snippet_limit"
+
+
+class JailBreachError(SnippetError):
+    """The code reached for what it must not have."""
+
+    code = "jail_breach"
+
+
+class JailError(PermaflowError):
+    """The jail that code runs in failed."""
+
+    code = "jail"
+    retryable = True
 
 
 class ContractError(PermaflowError):

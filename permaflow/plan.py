@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -406,6 +406,10 @@ class TaskTypes(Protocol):
 
     def stage(self, type_name: str) -> str:
         """The stage that runs this task type."""
+        ...
+
+    def verbatim(self, type_name: str) -> Collection[str]:
+        """The fields of its config in which templates are not looked for."""
         ...
 
     def config_problems(self, type_name: str, config: Json) -> Sequence[Problem]:

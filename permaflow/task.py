@@ -162,6 +162,28 @@ class Functions(Protocol):
     def get(self, slug: str) -> Callable[..., Any] | None: ...
 
 
+class Snippets(Protocol):
+    """Code of the run's organisation, run in a jail that reaches nothing.
+
+    `given` is what the code sees as `input`; what it returns is given back. Every line that it
+    writes to the console goes to `log`. Raises `SnippetError`s for what the code did, `JailError`
+    when the jail failed, `NotFoundError` for an engine that is not installed.
+    """
+
+    async def run(
+        self,
+        engine: str,
+        code: str,
+        given: Json,
+        *,
+        timeout: timedelta,
+        memory: int,
+        log: Callable[[str], None],
+    ) -> Json:
+        """`memory` is in bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TaskContext:
     """All that a task may need from the world. `visit` counts how often a goto opened the step."""
@@ -179,6 +201,7 @@ class TaskContext:
     functions: Functions
     mail: Mail | None
     integrations: Integrations | None
+    snippets: Snippets | None
     log: Callable[[str], None]
 
     @property
@@ -213,6 +236,7 @@ class TaskType:
     only where running one again after a crash costs nothing but time. What follows `doc` is for
     catalogues: `outputs` are the members of the result unless they are given. A `remote` type is
     served by workers that are no Python process of this installation; its `run` is never called.
+    `verbatim` names fields of a config that are taken as they stand: templates in them are none.
     """
 
     name: str
@@ -228,3 +252,4 @@ class TaskType:
     icon: str = ""
     outputs: tuple[OutputField, ...] = ()
     remote: bool = False
+    verbatim: tuple[str, ...] = ()

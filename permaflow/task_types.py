@@ -122,6 +122,9 @@ class TaskTypeRegistry:
     def stage(self, type_name: str) -> str:
         return self.get(type_name).stage
 
+    def verbatim(self, type_name: str) -> Sequence[str]:
+        return self.get(type_name).verbatim
+
     def stages(self) -> tuple[str, ...]:
         """Every stage that a sound task type names."""
         return tuple(sorted({task_type.stage for task_type in self._sound()}))

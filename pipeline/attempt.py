@@ -22,6 +22,7 @@ from permaflow.task import (
     Records,
     Reject,
     Retry,
+    Snippets,
     Tables,
     TaskContext,
     TaskType,
@@ -47,6 +48,7 @@ class Services:
     records: Callable[[str, UUID], Records]
     mail: Mail | None = None
     integrations: Callable[[str], Integrations | None] = lambda org: None
+    snippets: Callable[[str], Snippets | None] = lambda org: None
 
 
 async def attempt(
@@ -150,6 +152,7 @@ def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
         functions=services.functions,
         mail=services.mail,
         integrations=services.integrations(org),
+        snippets=services.snippets(org),
         log=_line_logger(dispatch),
     )
 

@@ -16,6 +16,7 @@ TASK_TYPES = {
     "action_integration": "stages.integration:task_type",
     "action_record": "stages.record:task_type",
     "code_function": "stages.code:task_type",
+    "code_snippet": "stages.snippet:task_type",
 }
 
 FUNCTIONS = ("stages.functions",)

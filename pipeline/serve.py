@@ -193,14 +193,15 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             from pipeline.runner import Runner
             from pipeline.tools import open_services, runner_store
 
-            services = await open_services(settings, parts.database, parts.exit)
+            served = stages or settings.stage_names
+            services = await open_services(settings, parts.database, parts.exit, served)
             return Runner(
                 parts.bus,
                 parts.types,
                 services,
                 runner_store(parts.database),
                 settings,
-                stages or settings.stage_names,
+                served,
                 parts.dead_letter,
             )
         case "completion":

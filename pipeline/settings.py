@@ -105,6 +105,22 @@ class Settings(BaseSettings):
         "", description="Modules with integrations, `module` or `module:name`, comma-separated."
     )
 
+    # The jail of code steps
+    jail_processes: int = Field(
+        4, ge=1, le=1_000, description="Code steps that a runner has at work at once."
+    )
+    jail_jobs: int = Field(
+        200, ge=1, le=100_000, description="Code steps that a process of the jail does in its life."
+    )
+    jail_memory: int = Field(
+        256, ge=16, le=4_096, description="Memory in MB that a code step may ask for."
+    )
+    jail_require: str = Field(
+        "",
+        description="Layers of the jail without which no code step may run, comma-separated: "
+        "`namespaces`, `files`, `user`, `landlock`, `limits`, `seccomp`; or `all`.",
+    )
+
     # The engine
     stages: str = Field(
         "http,record,code,email,integration", description="The stages a runner serves."

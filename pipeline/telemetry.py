@@ -98,6 +98,18 @@ STEP_CRASHED = event(
     "error",
 )
 STEP_LOGGED = event("step.logged", "info", "A task wrote a line.", "run_id", "node", "line")
+JAIL_READY = event(
+    "jail.ready", "info", "The first process of the jail is there, with these layers.", "layers"
+)
+JAIL_WEAK = event(
+    "jail.weak",
+    "warning",
+    "The system lacks layers of the jail; see the how-to on code steps.",
+    "missing",
+)
+JAIL_FAILED = event(
+    "jail.failed", "error", "No process of the jail can be started; code steps fail.", "error"
+)
 STEP_STOPPED = event(
     "step.stopped", "debug", "A task was stopped: its result is no longer wanted.", "run_id", "node"
 )

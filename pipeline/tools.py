@@ -15,6 +15,7 @@ from permaflow.errors import PermaflowError, SettingsError
 from permaflow.task import Mail, Tables
 from pipeline import builtins, telemetry
 from pipeline.attempt import Services
+from pipeline.jailed import open_snippets
 from pipeline.runner import LEASE_FOR, Lease, RunnerStore
 from pipeline.settings import Settings, split
 from pipeline.store import leases, payloads
@@ -26,8 +27,13 @@ from pipeline.tenancy import EVERYBODY, named_org
 PRUNE_EVERY = 3_600.0
 
 
-async def open_services(settings: Settings, database: Database, stack: AsyncExitStack) -> Services:
-    """Opens what tasks may use; it is closed with `stack`."""
+async def open_services(
+    settings: Settings, database: Database, stack: AsyncExitStack, stages: Sequence[str] = ()
+) -> Services:
+    """Opens what tasks of these stages may use; it is closed with `stack`.
+
+    Raises `SettingsError` when the jail is not as the settings demand.
+    """
     http = await stack.enter_async_context(
         GuardedHttp(allow=split(settings.http_allow), max_bytes=settings.max_output_bytes)
     )
@@ -39,6 +45,7 @@ async def open_services(settings: Settings, database: Database, stack: AsyncExit
         lambda org, run_id: RecordStore(database, UUID(org), run_id),
         await _open_mail(settings, stack),
         lru_cache(maxsize=1_000)(lambda org: provider(org, http) if provider else None),
+        await open_snippets(settings, stack, warm="code" in stages),
     )
 
 

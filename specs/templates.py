@@ -15,7 +15,7 @@ A compiled config is either plain JSON, or an expression that makes the plain JS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -217,11 +217,18 @@ def read_template(
 
 
 def read_config(
-    value: Json, pointer: str, report: Report, look: Look | None = None, names: Names = NAMES
+    value: Json,
+    pointer: str,
+    report: Report,
+    look: Look | None = None,
+    names: Names = NAMES,
+    verbatim: Collection[str] = (),
 ) -> Json:
-    """Like `compile_config`, but tells `report`. `value` is at most 64 levels deep."""
+    """Like `compile_config`, but tells `report`. `value` is at most 64 levels deep; its members
+    that are `verbatim` stay as they are.
+    """
     reading = _Reading(report, look, names)
-    compiled = reading.read(value, pointer)
+    compiled = reading.read(value, pointer, verbatim)
     if compiled is not value and len(reading.paths) + 2 * reading.computed > 1:
         return Bounded(compiled, tuple(reading.paths), computed=reading.computed)
     return compiled
@@ -242,7 +249,7 @@ class _Reading:
         if self.look is not None:
             self.look(path, pointer)
 
-    def read(self, value: Json, pointer: str) -> Json:
+    def read(self, value: Json, pointer: str, verbatim: Collection[str] = ()) -> Json:
         kind = type(value)
         if kind is str:
             read = read_template(value, pointer, self.report, self.see, self.names)
@@ -251,7 +258,7 @@ class _Reading:
         if kind is dict:
             changed: dict[str, Json] = {}
             for name, part in value.items():
-                if not _is_plain(part):
+                if name not in verbatim and not _is_plain(part):
                     compiled = self.read(part, step_into(pointer, name))
                     if compiled is not part:
                         changed[name] = compiled

@@ -103,6 +103,7 @@ def make_context(
         "functions": registry,
         "mail": None,
         "integrations": None,
+        "snippets": None,
         "log": lambda text: None,
     }
     return TaskContext(**(values | overrides))

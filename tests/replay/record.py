@@ -35,6 +35,9 @@ class AnyTypes:
     def stage(self, type_name: str) -> str:
         return type_name
 
+    def verbatim(self, type_name: str) -> tuple[str, ...]:
+        return ()
+
     def config_problems(self, type_name: str, config: Json) -> Sequence[Problem]:
         return ()
 

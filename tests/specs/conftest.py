@@ -20,6 +20,9 @@ class FewTypes:
         assert type_name in self._names
         return type_name.split("_")[1]
 
+    def verbatim(self, type_name: str) -> tuple[str, ...]:
+        return ()
+
     def config_problems(self, type_name: str, config: Json) -> Sequence[Problem]:
         assert type_name in self._names
         if type_name == "action_http" and "url" not in config:

@@ -197,6 +197,9 @@ def test_any_json_has_an_answer(document: Json) -> None:
         def stage(self, type_name: str) -> str:
             raise AssertionError(type_name)
 
+        def verbatim(self, type_name: str) -> tuple[str, ...]:
+            return ()
+
         def config_problems(self, type_name: str, config: Json) -> list[Any]:
             raise AssertionError(type_name)
 

@@ -1,0 +1,80 @@
+"""Namespaces: a network without interfaces, a file tree without files, nobody else to see."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from stages.jail import libc
+
+_MOUNTS, _CGROUPS, _HOST, _IPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
+_USERS, _PROCESSES, _NETWORK = 0x10000000, 0x20000000, 0x40000000
+_ALL = _MOUNTS | _CGROUPS | _HOST | _IPC | _PROCESSES | _NETWORK
+
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC, _REMOUNT = 1, 2, 4, 8, 32
+_RECURSIVE, _PRIVATE = 0x4000, 0x40000
+_DETACH = 2
+_DIE_WITH_PARENT = 1
+_SIGKILL = 9
+
+
+def enter() -> None:
+    """New namespaces of every kind, and the process that goes on is the first of its own.
+
+    What called this waits for it and ends as it ends. Raises `OSError` if the kernel refuses.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        libc.call("unshare", ctypes.c_int(_ALL))
+    else:
+        libc.call("unshare", ctypes.c_int(_ALL | _USERS))
+        for path, text in (
+            ("/proc/self/setgroups", "deny"),
+            ("/proc/self/uid_map", f"{user} {user} 1"),
+            ("/proc/self/gid_map", f"{group} {group} 1"),
+        ):
+            _write(path, text)
+    child = os.fork()
+    if child:
+        _wait_for(child)
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Whoever started this process takes it along. A change of the user would undo it."""
+    libc.prctl(_DIE_WITH_PARENT, _SIGKILL)
+
+
+def empty_root() -> None:
+    """The root of the file tree becomes an empty folder that cannot be written to."""
+    libc.call("mount", None, b"/", None, ctypes.c_ulong(_PRIVATE | _RECURSIVE), None)
+    harmless = _NO_SUID | _NO_DEVICES | _NO_EXEC
+    # Any folder will do as the place for the new root, as long as it is there.
+    libc.call(
+        "mount", b"none", b"/proc", b"tmpfs", ctypes.c_ulong(harmless), b"size=4k,nr_inodes=1"
+    )
+    os.chdir("/proc")
+    libc.syscall("pivot_root", b".", b".")
+    libc.call("umount2", b".", ctypes.c_int(_DETACH))
+    os.chdir("/")
+    flags = ctypes.c_ulong(harmless | _READ_ONLY | _REMOUNT)
+    libc.call("mount", b"none", b"/", None, flags, b"size=4k,nr_inodes=1")
+
+
+def _write(path: str, text: str) -> None:
+    opened = os.open(path, os.O_WRONLY)
+    try:
+        os.write(opened, text.encode())
+    finally:
+        os.close(opened)
+
+
+def _wait_for(child: int) -> None:
+    """Hold nothing, wait, and end in the same way."""
+    os.close(0)
+    os.close(1)
+    die_with_parent()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)

@@ -1,0 +1,54 @@
+"""The port `permaflow.task.Snippets` over a pool of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import orjson
+
+from permaflow.errors import InputError, SnippetError
+from permaflow.plan import Json
+from stages.jail.cell import Job
+from stages.jail.engines import engine as engine_of
+from stages.jail.pool import Pool
+
+
+class JailedSnippets:
+    """The snippets of one organisation. `output` is the most that one may give back, in bytes."""
+
+    __slots__ = ("_most_memory", "_org", "_output", "_pool")
+
+    def __init__(self, pool: Pool, org: str, *, output: int, memory: int) -> None:
+        self._pool = pool
+        self._org = org
+        self._output = output
+        self._most_memory = memory
+
+    async def run(
+        self,
+        engine: str,
+        code: str,
+        given: Json,
+        *,
+        timeout: timedelta,
+        memory: int,
+        log: Callable[[str], None],
+    ) -> Json:
+        """See `permaflow.task.Snippets`."""
+        try:
+            job = Job(
+                code.encode(),
+                orjson.dumps(given),
+                timeout.total_seconds(),
+                min(memory, self._most_memory),
+                self._output,
+                log,
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The code or its input cannot be handed on: {error}") from error
+        output = await self._pool.run(self._org, engine_of(engine), job)
+        try:
+            return orjson.loads(output)
+        except ValueError as error:
+            raise SnippetError(f"The output is not JSON: {error}") from error

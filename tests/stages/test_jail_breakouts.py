@@ -1,0 +1,85 @@
+"""The jail against an engine that was taken over, with all its layers and with some missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from permaflow.errors import PermaflowError
+from stages.jail.cell import Cell, Job
+from stages.jail.confine import LAYERS
+from tests.stages.hostile import (
+    HOSTILE,
+    ONLY_ROOT,
+    ONLY_SECCOMP,
+    PAYLOADS,
+    Canaries,
+    canaries,
+)
+
+MEMORY = 64 << 20
+WITHOUT = {
+    "nothing missing": (),
+    "without seccomp": ("seccomp",),
+    "without Landlock": ("landlock",),
+    "without namespaces": ("namespaces", "files"),
+    "seccomp and limits alone": ("namespaces", "files", "landlock", "user"),
+}
+
+
+@pytest.fixture(scope="module")
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def touched(tmp_path: Path) -> Iterator[Canaries]:
+    with canaries(tmp_path) as made:
+        yield made
+
+
+def job(code: str, given: object = None, seconds: float = 3.0) -> Job:
+    body = json.dumps(given).encode()
+    return Job(code.encode(), body, seconds, MEMORY, 1_000_000, lambda line: None)
+
+
+async def tried(
+    threads: ThreadPoolExecutor, payload: str, given: object, without: tuple[str, ...]
+) -> object:
+    """What a payload got hold of; None if nothing."""
+    cell = await Cell.start(HOSTILE, MEMORY, threads, without=without)
+    try:
+        assert set(cell.layers) == set(LAYERS) - set(without)
+        return json.loads(await cell.run(job(PAYLOADS[payload], given)))
+    except PermaflowError:
+        return None
+    finally:
+        await cell.end()
+
+
+@pytest.mark.parametrize("missing", WITHOUT)
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_an_engine_that_was_taken_over_gets_hold_of_nothing(
+    threads: ThreadPoolExecutor, touched: Canaries, payload: str, missing: str
+) -> None:
+    without = WITHOUT[missing]
+    if "seccomp" in without and payload in ONLY_SECCOMP:
+        pytest.skip("only seccomp forbids it")
+    assert await tried(threads, payload, touched.given, without) is None
+    assert touched.traces() == []
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_without_the_jail_every_payload_gets_through(
+    threads: ThreadPoolExecutor, touched: Canaries, payload: str
+) -> None:
+    if payload in ONLY_ROOT and os.geteuid() != 0:
+        pytest.skip("a plain user cannot do this anyway")
+    found = await tried(threads, payload, touched.given, LAYERS)
+    assert found is not None or touched.traces()
