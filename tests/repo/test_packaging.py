@@ -14,7 +14,7 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
-SHIPPED = {".py", ".sql", ".typed", ".json", ".lua"}
+SHIPPED = {".py", ".sql", ".typed", ".json", ".lua", ".js"}
 
 
 @pytest.fixture(scope="module")
