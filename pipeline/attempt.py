@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from pydantic import ValidationError
 
 from permaflow.errors import PermaflowError
@@ -30,6 +31,7 @@ from permaflow.task import (
 )
 from pipeline import telemetry
 from pipeline.carrying import details, readable
+from pipeline.step_log import StepLog
 from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
@@ -55,6 +57,21 @@ async def attempt(
     dispatch: Dispatch, config: Any, org: str, task_type: TaskType, services: Services
 ) -> Result:
     """Run a task to its verdict. Never raises, except when it is cancelled from outside."""
+    lines = StepLog(dispatch)
+    result = await _attempt(dispatch, config, org, task_type, services, lines)
+    if lines.lines is None or isinstance(result, StepParked):
+        return result
+    return msgspec.structs.replace(result, log=lines.lines)
+
+
+async def _attempt(
+    dispatch: Dispatch,
+    config: Any,
+    org: str,
+    task_type: TaskType,
+    services: Services,
+    lines: StepLog,
+) -> Result:
     running = asyncio.current_task()
     assert running is not None
     late = False
@@ -70,7 +87,7 @@ async def attempt(
             parsed = task_type.config.model_validate(config)
         except ValidationError as error:
             return failed(dispatch, "invalid_config", _explain(error), retryable=False)
-        verdict = await task_type.run(parsed, _context(dispatch, org, services))
+        verdict = await task_type.run(parsed, _context(dispatch, org, services, lines))
         return judged(dispatch, verdict)
     except asyncio.CancelledError as error:
         if late:
@@ -137,7 +154,7 @@ def failed(
     )
 
 
-def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
+def _context(dispatch: Dispatch, org: str, services: Services, lines: StepLog) -> TaskContext:
     return TaskContext(
         org=org,
         run_id=dispatch.run_id,
@@ -153,15 +170,8 @@ def _context(dispatch: Dispatch, org: str, services: Services) -> TaskContext:
         mail=services.mail,
         integrations=services.integrations(org),
         snippets=services.snippets(org),
-        log=_line_logger(dispatch),
+        log=lines.write,
     )
-
-
-def _line_logger(dispatch: Dispatch) -> Callable[[str], None]:
-    def write(line: str) -> None:
-        log.info(telemetry.STEP_LOGGED, run_id=str(dispatch.run_id), node=dispatch.node, line=line)
-
-    return write
 
 
 def _explain(error: ValidationError) -> str:

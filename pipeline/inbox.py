@@ -115,10 +115,12 @@ def to_core(events: Iterable[wire.Event], values: dict[UUID, object]) -> list[Ev
 def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
     match event:
         case wire.StepDone(output_ref=None):
-            return AttemptDone(event.scope, event.node, event.attempt, event.output, event.port)
+            key = event.scope, event.node, event.attempt
+            return AttemptDone(*key, event.output, event.port, None, event.log or ())
         case wire.StepDone(output_ref=UUID() as ref):
             value = values[ref]
-            return AttemptDone(event.scope, event.node, event.attempt, value, event.port, str(ref))
+            key = event.scope, event.node, event.attempt
+            return AttemptDone(*key, value, event.port, str(ref), event.log or ())
         case wire.StepFailed():
             return AttemptFailed(
                 event.scope,
@@ -130,6 +132,7 @@ def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
                 event.timed_out,
                 event.after,
                 event.details,
+                event.log or (),
             )
         case wire.StepParked():
             return AttemptParked(event.scope, event.node, event.attempt, event.after, event.reason)

@@ -42,7 +42,9 @@ class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):
 
 
 class StepDone(msgspec.Struct, array_like=True, frozen=True, tag="D", gc=False):
-    """An attempt succeeded. `output_ref` names the output when it is large."""
+    """An attempt succeeded. `output_ref` names the output when it is large; `log` is what the task
+    wrote, if anything.
+    """
 
     run_id: UUID
     scope: str
@@ -51,6 +53,7 @@ class StepDone(msgspec.Struct, array_like=True, frozen=True, tag="D", gc=False):
     output: Any = None
     port: str | None = None
     output_ref: UUID | None = None
+    log: list[str] | None = None
 
 
 class StepFailed(msgspec.Struct, array_like=True, frozen=True, tag="F", gc=False):
@@ -66,6 +69,7 @@ class StepFailed(msgspec.Struct, array_like=True, frozen=True, tag="F", gc=False
     timed_out: bool = False
     after: float | None = None
     details: Any = None
+    log: list[str] | None = None
 
 
 class StepParked(msgspec.Struct, array_like=True, frozen=True, tag="P", gc=False):

@@ -179,6 +179,9 @@ def get(run: Id, json: Json = False) -> None:
             for step in steps
         ],
     )
+    for step in steps:
+        for line in step["log"]:
+            print(f"{step['node']}: {line}")
 
 
 @app.command()

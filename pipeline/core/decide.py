@@ -53,6 +53,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Logged,
     LoopOpened,
     Parked,
     Retrying,
@@ -144,9 +145,11 @@ class _Turn:
         match event:
             case AttemptDone():
                 if state := self._current(event):
+                    self._log(event)
                     self._succeed(event.scope, event.node, state, event)
             case AttemptFailed():
                 if state := self._current(event):
+                    self._log(event)
                     self._attempt_failed(event, state)
             case AttemptParked():
                 if state := self._current(event):
@@ -185,6 +188,10 @@ class _Turn:
         node = self.run.program.plan.nodes.get(event.node)
         if node is not None and isinstance(node.work, Question):
             self.effects.append(Withdraw(*event[:3], node.work.kind))
+
+    def _log(self, event: AttemptDone | AttemptFailed) -> None:
+        if event.log:
+            self.write(Logged(event.scope, event.node, event.attempt, event.log))
 
     def _succeed(self, scope: str, node: str, state: NodeState, event: AttemptDone) -> None:
         self.write(Succeeded(scope, node, event.attempt, event.output, event.port, event.ref))

@@ -58,6 +58,15 @@ class Failed(NamedTuple):
     details: Json = None
 
 
+class Logged(NamedTuple):
+    """An attempt that has just been reported wrote these lines."""
+
+    scope: str
+    node: str
+    attempt: int
+    lines: Sequence[str]
+
+
 class Retrying(NamedTuple):
     """An attempt failed; the next one is due after `delay` seconds."""
 
@@ -166,6 +175,7 @@ Entry = (
     | Dispatched
     | Succeeded
     | Failed
+    | Logged
     | Retrying
     | Parked
     | Waiting
@@ -185,6 +195,7 @@ TAGS: dict[type[Any], str] = {
     Dispatched: "dispatched",
     Succeeded: "succeeded",
     Failed: "failed",
+    Logged: "logged",
     Retrying: "retrying",
     Parked: "parked",
     Waiting: "waiting",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from permaflow.plan import Json
 
 
 class AttemptDone(NamedTuple):
-    """A runner did the work. `ref` names the output when it is large."""
+    """A runner did the work. `ref` names the output when it is large; `log` is what it wrote."""
 
     scope: str
     node: str
@@ -16,6 +17,7 @@ class AttemptDone(NamedTuple):
     output: Json = None
     port: str | None = None
     ref: str | None = None
+    log: Sequence[str] = ()
 
 
 class AttemptFailed(NamedTuple):
@@ -30,6 +32,7 @@ class AttemptFailed(NamedTuple):
     timed_out: bool = False
     after: float | None = None
     details: Json = None
+    log: Sequence[str] = ()
 
 
 class AttemptParked(NamedTuple):

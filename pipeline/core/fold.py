@@ -28,6 +28,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Logged,
     LoopOpened,
     Parked,
     Retrying,
@@ -329,11 +330,16 @@ def _disarm(run: Run, key: str) -> None:
         run.dropped_timers.append(key)
 
 
+def _nothing(run: Run, entry: Logged) -> None:
+    """It is for people."""
+
+
 FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     Started: _started,
     Dispatched: _dispatched,
     Succeeded: _succeeded,
     Failed: _failed,
+    Logged: _nothing,
     Retrying: _retrying,
     Parked: _parked,
     Waiting: _waiting,

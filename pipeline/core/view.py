@@ -22,6 +22,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Logged,
     LoopOpened,
     Parked,
     Retrying,
@@ -49,6 +50,7 @@ class Step:
         "error",
         "finished_at",
         "is_loop",
+        "log",
         "node",
         "output",
         "port",
@@ -69,6 +71,7 @@ class Step:
         self.error: dict[str, Json] | None = None
         self.output: Json = None
         self.is_loop = False
+        self.log: list[str] = []
         self.ref: str | None = None
 
 
@@ -83,7 +86,10 @@ class History:
     def add(self, at: datetime, entries: Iterable[Entry]) -> None:
         """The next row of the journal."""
         for entry in entries:
-            self._add(at, entry)
+            if isinstance(entry, Logged):
+                self._step(entry.scope, entry.node, at).log += entry.lines
+            else:
+                self._add(at, entry)
 
     def counts(self) -> dict[str, int]:
         """How many steps have each status."""
@@ -147,6 +153,7 @@ class History:
         if step.finished_at is not None:
             step.started_at, step.finished_at = at, None
             step.output = step.ref = step.port = step.error = None
+            step.log = []
         step.status = "running"
         self._open[scope, node] = step
         return step
@@ -201,6 +208,7 @@ _NAMES: dict[type[Any], str] = {
     Dispatched: "step_started",
     Succeeded: "step_completed",
     Failed: "step_failed",
+    Logged: "step_logged",
     Retrying: "step_retrying",
     Parked: "step_waiting",
     Waiting: "step_waiting",

@@ -153,6 +153,7 @@ class Runs:
                     duration_ms=milliseconds(step.started_at, step.finished_at),
                     port=step.port,
                     error=step.error,
+                    log=step.log,
                     output=output,
                 )
             )

@@ -270,7 +270,7 @@ class RunView(RunSummary):
 class StepView(View):
     """One node in one scope (`""`, or an iteration such as `each[3]`), as of its last attempt.
 
-    A large output is `{"$ref": path}`.
+    A large output is `{"$ref": path}`. `log` is what its attempts wrote.
     """
 
     scope: str
@@ -283,6 +283,7 @@ class StepView(View):
     duration_ms: int | None
     port: str | None
     error: dict[str, Any] | None
+    log: list[str] = []
     output: Any = None
 
 

@@ -46,6 +46,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Logged,
     LoopOpened,
     Parked,
     Retrying,
@@ -179,6 +180,9 @@ class Auditor:
             return
         assert rest, f"{event} was not heard"
         first = rest.pop(0)
+        if isinstance(event, AttemptDone | AttemptFailed) and event.log:
+            assert first == Logged(*event[:3], event.log)
+            first = rest.pop(0)
         assert isinstance(first, expected), f"{event} was answered with {first}"
         self._answer(event, first)
         for entry in rest:
@@ -222,7 +226,7 @@ class Auditor:
         """The first entry says what the event said."""
         match event, entry:
             case AttemptDone(), Succeeded():
-                assert entry == Succeeded(*event)
+                assert entry == Succeeded(*event[:6])
             case AttemptFailed(), Retrying():
                 retry = self.plan.nodes[event.node].retry
                 longest = retry.max_delay.total_seconds()

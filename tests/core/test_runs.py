@@ -28,7 +28,15 @@ from permaflow.plan import (
 )
 from pipeline.core.decide import decide, outstanding
 from pipeline.core.effects import ClearTimer, Dispatch, SetTimer, StopStep
-from pipeline.core.entries import Cancelled, Dispatched, Jumped, Skipped, Succeeded, Waiting
+from pipeline.core.entries import (
+    Cancelled,
+    Dispatched,
+    Jumped,
+    Logged,
+    Skipped,
+    Succeeded,
+    Waiting,
+)
 from pipeline.core.events import AttemptDone, AttemptFailed, AttemptParked, TimerFired, Woken
 from tests.core.plans import (
     TASK,
@@ -482,3 +490,17 @@ def test_being_put_off_twice_sets_a_timer_each_time() -> None:
     world.play()
     delays = [effect.delay for effect in world.effects if isinstance(effect, SetTimer)]
     assert delays == [3.0, 4.0]
+
+
+def test_what_an_attempt_wrote_stands_in_the_journal_before_its_end() -> None:
+    world = started(step("a"))
+    world.tell(done("a")._replace(log=["on it", "done"]))
+    kinds = [type(entry) for entry in world.entries]
+    assert world.of(Logged) == [Logged("", "a", 1, ["on it", "done"])]
+    assert kinds.index(Logged) == kinds.index(Succeeded) - 1
+
+
+def test_what_an_attempt_wrote_that_is_over_is_not_kept() -> None:
+    world = started(step("a"))
+    world.tell(done("a"))
+    assert world.tell(done("a")._replace(log=["late"])).entries == []

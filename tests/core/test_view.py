@@ -17,6 +17,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Logged,
     LoopOpened,
     Parked,
     Retrying,
@@ -180,3 +181,13 @@ def test_a_loop_is_told_by_its_size_and_not_its_items() -> None:
 
 def test_a_run_has_begun_with_its_trigger() -> None:
     assert tell(Started("hook")) == ("run_started", {"trigger": "hook"})
+
+
+def test_what_the_attempts_of_a_step_wrote_is_kept_with_it() -> None:
+    found = history(
+        [Dispatched("", "a", 1)],
+        [Logged("", "a", 1, ["first"]), Retrying("", "a", 1, 1.0, "busy", "not now")],
+        [Dispatched("", "a", 2)],
+        [Logged("", "a", 2, ["second"]), Succeeded("", "a", 2)],
+    )
+    assert found.steps["", "a"].log == ["first", "second"]

@@ -154,12 +154,13 @@ class World:
 
     def answer(self, key: Key) -> Event:
         """How an attempt ends."""
+        log = [f"{key[1]} was tried"] if key[2] % 2 == 0 else []
         match self.table(*key):
             case Done(port=port):
-                return AttemptDone(*key, output_of(*key), port)
+                return AttemptDone(*key, output_of(*key), port, None, log)
             case Broke(retryable=retryable, timed_out=timed_out, after=after):
                 code = "timeout" if timed_out else "broke"
-                return AttemptFailed(*key, code, f"{key}", retryable, timed_out, after)
+                return AttemptFailed(*key, code, f"{key}", retryable, timed_out, after, None, log)
             case Put(after=after):
                 return AttemptParked(*key, after)
 

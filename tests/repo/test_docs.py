@@ -245,5 +245,13 @@ def test_the_states_that_are_drawn_are_those_of_the_code(docs: dict[str, str]) -
     reasons = {
         why for text in re.findall(r" : (.+)$", node, re.MULTILINE) for why in text.split(", ")
     }
-    silent = {"started", "iterated", "iteration_failed", "cancel_requested", "finished", "asked"}
+    silent = {
+        "started",
+        "logged",
+        "iterated",
+        "iteration_failed",
+        "cancel_requested",
+        "finished",
+        "asked",
+    }
     assert reasons == set(TAGS.values()) - silent

@@ -1,0 +1,41 @@
+"""The lines that a task writes: told at once in the process's own log, and kept with the step."""
+
+from __future__ import annotations
+
+from pipeline import telemetry
+from pipeline.carrying import readable
+from pipeline.telemetry import log
+from pipeline.wire import Dispatch
+
+MAX_LINES = 200
+MAX_LINE = 2_000
+MAX_CHARACTERS = 32_000
+"""What is kept of one attempt: so many lines, characters of a line, and characters of all."""
+
+LEFT_OUT = "… more lines are left out"
+
+
+class StepLog:
+    """What one attempt wrote."""
+
+    __slots__ = ("_dispatch", "_size", "lines")
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.lines: list[str] | None = None
+        self._dispatch = dispatch
+        self._size = 0
+
+    def write(self, line: str) -> None:
+        """Keep a line; what is too much is left out, and that is said once."""
+        if self.lines is None:
+            self.lines = []
+        if len(self.lines) > MAX_LINES or self._size > MAX_CHARACTERS:
+            return
+        text = readable(str(line)[:MAX_LINE])
+        self._size += len(text)
+        if len(self.lines) == MAX_LINES or self._size > MAX_CHARACTERS:
+            self._size = MAX_CHARACTERS + 1
+            text = LEFT_OUT
+        self.lines.append(text)
+        run_id, node = str(self._dispatch.run_id), self._dispatch.node
+        log.info(telemetry.STEP_LOGGED, run_id=run_id, node=node, line=text)
