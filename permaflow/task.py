@@ -127,6 +127,16 @@ class Records(Protocol):
         self, object_name: str, record_id: str, data: Mapping[str, Json]
     ) -> Json | None: ...
     async def delete(self, object_name: str, record_id: str) -> bool: ...
+    async def find(self, object_name: str, *, after: str = "", limit: int = 100) -> list[Json]:
+        """Records of an object by id; for the next page, `after` is the last id of this one."""
+        ...
+
+    async def turn(self, object_name: str, record_id: str, key: str) -> int:
+        """The next number, from 0, of a rotation; the same number again for the same key.
+
+        The rotation is a record, which is made with its first turn.
+        """
+        ...
 
 
 class Tables(Protocol):

@@ -15,6 +15,7 @@ TASK_TYPES = {
     "action_http": "stages.http:task_type",
     "action_integration": "stages.integration:task_type",
     "action_record": "stages.record:task_type",
+    "action_turn": "stages.turn:task_type",
     "code_function": "stages.code:task_type",
     "code_snippet": "stages.snippet:task_type",
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from permaflow.plan import Compiled, Dialect, Json, Problem, TaskTypes
 from specs.dag import DagDialect
 from specs.graph import GraphDialect
+from specs.steps.dialect import StepsDialect
 
-DIALECTS: tuple[Dialect, ...] = (GraphDialect(), DagDialect())
+DIALECTS: tuple[Dialect, ...] = (GraphDialect(), DagDialect(), StepsDialect())
 
 
 def compile_document(document: Json, types: TaskTypes) -> Compiled:
@@ -17,7 +18,8 @@ def compile_document(document: Json, types: TaskTypes) -> Compiled:
     problem = Problem(
         "",
         "unknown_dialect",
-        'This is no workflow. Write `{"nodes": […], "edges": […]}` (a graph) or '
-        '`{"dag": {"entrypoint": …, "exitpoints": […], "tasks": […]}}` (blocks).',
+        'This is no workflow. Write `{"nodes": […], "edges": […]}` (a graph), '
+        '`{"dag": {"entrypoint": …, "exitpoints": […], "tasks": […]}}` (blocks) or '
+        '`{"triggerEvent": …, "steps": […]}` (steps).',
     )
     return Compiled(None, problems=(problem,))

@@ -66,6 +66,10 @@ class Step:
     def problem(self, name: str, code: str, message: str) -> None:
         self.fields.problem(name, code, message)
 
+    def see(self, path: Path, pointer: str) -> None:
+        """Remembers what the step looks at; `pointer` is within the document."""
+        self.paths.append((path, pointer))
+
     def node(self, when: When, cancels: tuple[str, ...] = ()) -> Node:
         return Node(
             id=self.id,

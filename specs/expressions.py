@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from permaflow.errors import DocumentError, EvaluationError
 from permaflow.plan import Context, Json
-from specs.cel.meaning import Binder, Reference, Resolve, Running, Work
+from specs.cel.meaning import Binder, Resolve, Running, Work
 from specs.cel.syntax import Tree, parse
 from specs.cel.tokens import SyntaxFault
 from specs.cel.values import Fault, finished
@@ -34,7 +34,7 @@ class Formula:
 
     source: str
     work: Work
-    references: tuple[tuple[Reference, int], ...]
+    references: tuple[tuple[Path, int], ...]
 
     def evaluate(self, context: Context) -> Json:
         try:
@@ -126,9 +126,8 @@ def read_formula(
 def show_references(formula: Formula, pointer: str, look: Look | None) -> None:
     """Shows `look` every path of an expression."""
     if look is not None:
-        for reference, _ in formula.references:
-            if isinstance(reference, Path):
-                look(reference, pointer)
+        for path, _ in formula.references:
+            look(path, pointer)
 
 
 def fault_message(source: str, fault: SyntaxFault) -> str:

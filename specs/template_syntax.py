@@ -13,13 +13,14 @@ An expression is CEL: see `specs.expressions`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import msgspec
 
 from permaflow.plan import MISSING, Json
 from specs.cel.tokens import SyntaxFault, closing
 from specs.expressions import NAMES, Formula, Names, compile_formula, fault_message
-from specs.paths import ROOTS, Path
+from specs.paths import Path
 from specs.reading import Report
 
 MAX_TEMPLATE_BYTES = 16 * 1024
@@ -70,7 +71,7 @@ def parse_template(
         if text.startswith("{{=", start):
             part, at = _expression(text, start, names, report)
         else:
-            part, at = _path(text, start)
+            part, at = _path(text, start, names)
         if said := "".join(literal):
             parts.append(said)
         literal.clear()
@@ -81,16 +82,22 @@ def parse_template(
     return parts
 
 
-def _expression(text: str, start: int, names: Names, report: Report | None) -> tuple[Formula, int]:
+def _expression(
+    text: str, start: int, names: Names, report: Report | None
+) -> tuple[Formula | Path, int]:
     """The expression of the template that opens at `start`, and where the text goes on after it."""
     first = start + 3
     source = ""
     try:
         end = closing(text, first)
         if end is None:
-            raise TemplateFault(_unclosed(start), start)
+            raise _unclosed(start)
         source = text[first:end]
-        return compile_formula(source, names, report), end + 2
+        formula = compile_formula(source, names, report)
+        match formula.references:
+            case ((path, _),) if path.text == source.strip():
+                return path, end + 2
+        return formula, end + 2
     except SyntaxFault as fault:
         # What is no word of an expression is found before its end is: then `at` counts from the
         # beginning of the text.
@@ -100,44 +107,38 @@ def _expression(text: str, start: int, names: Names, report: Report | None) -> t
         raise TemplateFault(fault_message(inner, shown), at) from None
 
 
-def _path(text: str, start: int) -> tuple[Path, int]:
+def _path(text: str, start: int, names: Names) -> tuple[Path, int]:
     """The path of the template that opens at `start`, and where the text goes on after it."""
     at = _skip(text, start + 2)
     match = _PATH.match(text, at)
     if match is None:
-        raise TemplateFault(
-            _unexpected(text, start, at, "a path such as `trigger.record.name`"), at
-        )
-    path = match.group()
-    segments = _segments(path)
+        raise _unexpected(text, start, at, "a path such as `trigger.record.name`")
+    found = _resolve(match.group(), names)
     at = _skip(text, match.end())
     fallback: Json = MISSING
     over_null = False
     if text.startswith("??", at):
         literal = _LITERAL.match(text, at + 2)
         if literal is None:
-            raise TemplateFault(
-                _unexpected(text, start, _skip(text, at + 2), 'a literal such as `"none"`'),
-                _skip(text, at + 2),
-            )
+            raise _unexpected(text, start, _skip(text, at + 2), 'a literal such as `"none"`')
         fallback, over_null, at = _literal(literal), True, _skip(text, literal.end())
     elif text.startswith("?", at):
         fallback, at = None, _skip(text, at + 1)
     if not text.startswith("}}", at):
-        raise TemplateFault(
-            _unexpected(text, start, at, '`}}`, or before it `?` or `?? "literal"`'), at
-        )
-    return Path(segments, path, fallback, over_null), at + 2
+        raise _unexpected(text, start, at, '`}}`, or before it `?` or `?? "literal"`')
+    if fallback is MISSING:
+        return found, at + 2
+    return replace(found, fallback=fallback, over_null=over_null), at + 2
 
 
 def parse_path(path: str) -> tuple[str, ...]:
-    """The names of a path as written; the first is one of `ROOTS`. Raises `TemplateFault`."""
+    """The names of a path as written, the first out of `ROOTS`. Raises `TemplateFault`."""
     if not _PATH.fullmatch(path):
         raise TemplateFault("write names and indexes, as in `trigger.record.items[0].id`.")
-    return _segments(path)
+    return _resolve(path, NAMES).segments
 
 
-def _segments(path: str) -> tuple[str, ...]:
+def _resolve(path: str, names: Names) -> Path:
     segments = tuple(path.split("."))
     if "[" in path:
         segments = tuple(
@@ -146,12 +147,16 @@ def _segments(path: str) -> tuple[str, ...]:
         )
     if len(segments) > MAX_SEGMENTS:
         raise TemplateFault(f"`{path[:40]}…` has more than {MAX_SEGMENTS} names.")
-    if segments[0] not in ROOTS:
+    resolve = names.roots.get(segments[0])
+    if resolve is None:
         raise TemplateFault(
             f"`{path}` starts with `{segments[0]}`, which a template cannot look at; "
-            f"it can look at {', '.join(ROOTS)}."
+            f"it can look at {', '.join(names.roots)}."
         )
-    return segments
+    try:
+        return resolve(segments, path)
+    except ValueError as error:
+        raise TemplateFault(f"{error}.") from None
 
 
 def _literal(match: re.Match[str]) -> Json:
@@ -165,21 +170,23 @@ def _literal(match: re.Match[str]) -> Json:
         raise TemplateFault(f"`{source[:80]}` after `??` is not a JSON literal.") from error
 
 
-def _unexpected(text: str, start: int, at: int, wanted: str) -> str:
+def _unexpected(text: str, start: int, at: int, wanted: str) -> TemplateFault:
     if text.find("}}", start) < 0:
         return _unclosed(start)
     found = "the end of the text" if at >= len(text) else f"`{text[at]}`"
-    return (
+    message = (
         f"Unexpected {found} at character {at + 1}; expected {wanted}. A template looks up one "
         "path; an expression begins with `{{=`."
     )
+    return TemplateFault(message, at)
 
 
-def _unclosed(start: int) -> str:
-    return (
+def _unclosed(start: int) -> TemplateFault:
+    message = (
         f"The `{{{{` at character {start + 1} is never closed by `}}}}`; "
         "write `{{{{` where `{{` is meant as text."
     )
+    return TemplateFault(message, start)
 
 
 def _skip(text: str, at: int) -> int:

@@ -33,6 +33,8 @@ _DELETE = query("records.delete")
 _LIST = query("records.list")
 _OBJECTS = query("records.objects")
 _ATTRIBUTES = query("records.attributes")
+_TURN = query("records.turn")
+_TURN_TAKEN = query("records.turn_taken")
 
 _LONGEST_NAME = 500
 LARGEST = 1_000_000
@@ -161,6 +163,27 @@ async def attributes(
     return [name for (name,) in await cursor.fetchall()]
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    number: int | None
+
+
+async def turn(
+    connection: Connection, org: UUID, object_name: str, record_id: str, key: str
+) -> int:
+    """The next number of a rotation, from 0; the same for a key that has got one lately.
+
+    The rotation is a record, `{"next": …, "turns": {key: number}}`; whoever deletes it begins anew.
+    """
+    values = _key(org, object_name, record_id) | {"key": key}
+    found = await one(connection, _Turn, _TURN, values)
+    if found is None:
+        found = await one(connection, _Turn, _TURN_TAKEN, values)
+    if found is None or found.number is None:
+        raise StateError(f"The rotation {record_id} was deleted at this moment. Try again.")
+    return found.number
+
+
 class RecordStore:
     """What a task sees of the records of its organisation (`permaflow.task.Records`).
 
@@ -191,6 +214,15 @@ class RecordStore:
             partial(update, org=self._org, object_name=object_name, record_id=record_id, data=data)
         )
         return record.json() if record else None
+
+    async def find(self, object_name: str, *, after: str = "", limit: int = 100) -> list[Json]:
+        found = partial(find, org=self._org, object_name=object_name, after=after, limit=limit)
+        return [record.json() for record in await self._database.run_as(self._org, found)]
+
+    async def turn(self, object_name: str, record_id: str, key: str) -> int:
+        return await self._write(
+            partial(turn, org=self._org, object_name=object_name, record_id=record_id, key=key)
+        )
 
     async def delete(self, object_name: str, record_id: str) -> bool:
         return await self._write(

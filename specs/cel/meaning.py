@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from permaflow.errors import EvaluationError
-from permaflow.plan import MISSING, Context, Json
+from permaflow.plan import MISSING, Context
 from specs.cel.functions import FUNCTIONS, pattern
 from specs.cel.syntax import (
     MACROS,
@@ -42,22 +41,12 @@ from specs.cel.values import (
     kind,
     number,
 )
+from specs.paths import Path
 
 MAX_VARIABLES = 8
 
 
-class Reference(Protocol):
-    """A look-up, such as `specs.paths.Path`."""
-
-    @property
-    def segments(self) -> tuple[str, ...]: ...
-    @property
-    def text(self) -> str: ...
-    def look(self, context: Context) -> Json: ...
-    def evaluate(self, context: Context) -> Json: ...
-
-
-Resolve = Callable[[tuple[str, ...], str], Reference]
+Resolve = Callable[[tuple[str, ...], str], Path]
 """Names of a path and how it is written → the look-up. Raises `ValueError` with a sentence."""
 
 Guess = Callable[[str], str]
@@ -86,7 +75,7 @@ class Binder:
         self._roots = roots
         self._guess = guess
         self._variables: list[str] = []
-        self.references: list[tuple[Reference, int]] = []
+        self.references: list[tuple[Path, int]] = []
 
     def bind(self, tree: Tree) -> Work:
         """Raises `SyntaxFault` for names, functions and shapes that do not exist."""
@@ -135,7 +124,7 @@ class Binder:
 
         return member
 
-    def _reference(self, tree: Tree) -> Reference | None:
+    def _reference(self, tree: Tree) -> Path | None:
         """The look-up that a tree stands for; None if it works on something that is computed."""
         names: list[str] = []
         while isinstance(tree, Member):
@@ -290,7 +279,7 @@ class Binder:
                 return lambda run: _any(run, each(run), true_of, decides)
 
 
-def _once(reference: Reference, number: int) -> Work:
+def _once(reference: Path, number: int) -> Work:
     """Looks a reference up, once for each evaluation."""
     evaluate = reference.evaluate
 

@@ -171,3 +171,34 @@ async def test_a_new_record_has_the_same_limit(store: Database, org: UUID) -> No
     await store.run(records.create, org, "order", {"b": text}, "o1")
     with pytest.raises(LimitError):
         await store.run(records.create, org, "order", {"b": text + "x"}, "o2")
+
+
+async def test_a_rotation_gives_every_key_a_number_of_its_own_and_the_same_one_again(
+    store: Database, org: UUID
+) -> None:
+    async def take(key: str) -> int:
+        return await store.run(records.turn, org, "Rotation", "r", key)
+
+    keys = [f"step {number}" for number in range(40)]
+    numbers = await asyncio.gather(*(take(key) for key in keys for _ in range(2)))
+    assert sorted(set(numbers)) == list(range(40))
+    assert numbers[::2] == numbers[1::2]
+    assert await take("another") == 40
+
+
+async def test_a_rotation_remembers_its_last_turns_and_stays_small(
+    store: Database, org: UUID
+) -> None:
+    for number in range(205):
+        assert await store.run(records.turn, org, "Rotation", "r", f"key {number}") == number
+    kept = await store.run(records.get, org, "Rotation", "r")
+    assert kept is not None
+    assert kept.data["next"] == 205
+    assert 90 <= len(kept.data["turns"]) <= 101
+    assert await store.run(records.turn, org, "Rotation", "r", "key 204") == 204
+
+
+async def test_a_record_that_is_no_rotation_becomes_one(store: Database, org: UUID) -> None:
+    await store.run(records.create, org, "Rotation", {"note": "x"}, "r")
+    assert await store.run(records.turn, org, "Rotation", "r", "a") == 0
+    assert await store.run(records.turn, org, "Rotation", "r", "b") == 1

@@ -11,7 +11,14 @@ class FewTypes:
     """Implements `permaflow.plan.TaskTypes` for a handful of types; `action_http` needs a url."""
 
     def __init__(self, *more: str) -> None:
-        self._names = ("action_http", "action_integration", "action_record", "code_function", *more)
+        self._names = (
+            "action_http",
+            "action_integration",
+            "action_record",
+            "action_turn",
+            "code_function",
+            *more,
+        )
 
     def names(self) -> Sequence[str]:
         return self._names

@@ -92,6 +92,28 @@ DAG: dict[str, Any] = {
     "triggers": [{"type": "trigger_manual", "config": {"input_schema": {"type": "object"}}}],
 }
 
+STEPS: dict[str, Any] = {
+    "name": "n",
+    "triggerEvent": "Deal.won",
+    "conditions": [{"field": "a", "op": "gt", "value": 1}],
+    "steps": [
+        {"action": "Customer.create", "mapping": {"name": "deal.name", "b": [1, "Call"]}},
+        {"id": "s", "action": "Customer.assign", "mapping": {"to": "round-robin"}, "when": "1 > 2"},
+        {
+            "action": "action_http",
+            "mapping": {"url": '"https://" + step.0.name', "body": "{{= deal.a + 1 }}"},
+            "flag": "f",
+            "retryPolicy": {"maxAttempts": 2},
+            "errorHandling": "Continue",
+            "timeout": 5,
+        },
+    ],
+    "fallback": '[{"action": "Ticket.create", "mapping": {"why": "error.message"}}]',
+    "retryPolicy": '{"maxAttempts": 3, "backoff": "fixed"}',
+    "errorHandling": "Fallback",
+    "timeout": 1000,
+}
+
 scalars = (
     st.none()
     | st.booleans()
@@ -99,13 +121,16 @@ scalars = (
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(["{{", "{{steps.a}}", "goto:a", "a && a", "error", "logic_loop", "l", "\0"])
+    | st.sampled_from(["deal.a", "deal.a >", "{{= 1 + }}", '"a" + step.0.b', "Note.close", "[{}]"])
 )
 anything = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["nodes", "edges", "dag", "id", "type", "config", "tasks", "a"])
+            st.sampled_from(
+                ["nodes", "edges", "dag", "steps", "id", "type", "config", "action", "mapping", "a"]
+            )
             | st.text(max_size=4),
             inner,
             max_size=5,
@@ -210,19 +235,19 @@ def test_any_json_has_an_answer(document: Json) -> None:
 
 
 def test_the_documents_that_are_mutated_are_sound(types: TaskTypes) -> None:
-    for document in (GRAPH, DAG):
+    for document in (GRAPH, DAG, STEPS):
         compiled = compile_document(document, types)
         assert compiled.problems == ()
         check(compiled, document)
 
 
 many = settings(
-    max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 
 
 @many
-@given(document=mutated(GRAPH) | mutated(DAG))
+@given(document=mutated(GRAPH) | mutated(DAG) | mutated(STEPS))
 def test_mutated_documents_have_an_answer(document: Json, types: TaskTypes) -> None:
     before = repr(document)
     check(compile_document(document, types), document)

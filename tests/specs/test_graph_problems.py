@@ -270,7 +270,7 @@ def test_limits(document: Json, pointer: str, said: str, types: TaskTypes) -> No
 
 
 def test_what_no_dialect_recognises_is_told_which_shapes_exist(types: TaskTypes) -> None:
-    for document in (None, [], "x", {}, {"steps": []}):
+    for document in (None, [], "x", {}, {"tasks": []}):
         problem = only_problem(document, types)
         assert '"nodes"' in problem.message
         assert '"dag"' in problem.message

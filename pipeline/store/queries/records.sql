@@ -59,3 +59,34 @@ from permaflow.record
 where org_id = %(org)s and object = %(object)s and id > %(after)s
 order by id
 limit %(limit)s;
+
+-- name: turn
+-- The next number of a rotation, from 0, and the same number again for the same key. A rotation is
+-- a record; it remembers the keys of its last 100 turns.
+insert into permaflow.record as r (org_id, object, id, data)
+values (
+  %(org)s, %(object)s, %(id)s,
+  jsonb_build_object('next', 1, 'turns', jsonb_build_object(%(key)s::text, 0))
+)
+on conflict (org_id, object, id) do update
+set data = r.data || jsonb_build_object(
+      'next', coalesce((r.data ->> 'next')::int8, 0) + 1,
+      'turns',
+      coalesce(
+        (
+          select jsonb_object_agg(turn.key, turn.value)
+          from jsonb_each(r.data -> 'turns') as turn
+          where turn.value::int8 > coalesce((r.data ->> 'next')::int8, 0) - 100
+        ),
+        '{}'
+      ) || jsonb_build_object(%(key)s::text, coalesce((r.data ->> 'next')::int8, 0))
+    ),
+    version = r.version + 1, updated_at = clock_timestamp()
+where not coalesce(r.data -> 'turns', '{}') ? %(key)s::text
+returning (data -> 'turns' ->> %(key)s::text)::int8 as number;
+
+-- name: turn_taken
+-- The number that a key has got of a rotation.
+select (data -> 'turns' ->> %(key)s::text)::int8 as number
+from permaflow.record
+where org_id = %(org)s and object = %(object)s and id = %(id)s;

@@ -1,0 +1,1 @@
+"""The steps dialect: a trigger event and steps one after the other."""

@@ -1,0 +1,167 @@
+"""The steps dialect: `{"triggerEvent": "Deal.won", "steps": [{"action": …, "mapping": …}]}`.
+
+* `triggerEvent`: `Noun.created`, `Noun.updated` or `Noun.deleted` is that change of a record of the
+  object. Any other verb (`Deal.won`) is a change after which `status` (or `stage`; `triggerField`
+  names another field) is that word, or the creation of a record of the object `Event` whose `type`
+  is the whole name.
+* `steps`: an array, or text that holds one as JSON. A step: `action` (see `specs.steps.actions`;
+  or the name of a task type, then `mapping` is its config), `mapping` (see `specs.steps.mapping`),
+  and optionally `id`, `name`, `description`, `when` (an expression), `flag` (the id of a record of
+  the object `FeatureFlag`), `assignees`, `retryPolicy`, `errorHandling`, `timeout`.
+* `retryPolicy` (an object, or text that holds one), `errorHandling` and `timeout` (milliseconds)
+  stand beside `steps` as well: the first two for every step, the timeout for the whole run.
+* `fallback`: steps for `errorHandling: Fallback`. See `specs.steps.sequence`.
+
+What else an entity of this kind has (`status`, `version`, `runCount` …) is accepted and ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from permaflow.plan import Compiled, Json, Plan, TaskTypes
+from specs.documents import Reader, check_between
+from specs.json_limits import MAX_NODES, shape_problems
+from specs.reading import Fields, Report, kind_of
+from specs.steps.events import read_event
+from specs.steps.options import decoded, read_milliseconds, read_retry_policy
+from specs.steps.sequence import FALLS_BACK, HANDLING, STOPS, Link, connect
+from specs.steps.step import StepReader
+
+_DOCUMENT = frozenset(
+    {
+        "name",
+        "description",
+        "triggerEvent",
+        "triggerField",
+        "conditions",
+        "steps",
+        "fallback",
+        "assignees",
+        "retryPolicy",
+        "errorHandling",
+        "timeout",
+    }
+)
+_ENTITY = frozenset(
+    {
+        "$id",
+        "$type",
+        "$schema",
+        "$version",
+        "$createdAt",
+        "$updatedAt",
+        "id",
+        "metadata",
+        "organization",
+        "status",
+        "version",
+        "lastRunAt",
+        "runCount",
+        "successCount",
+        "failureCount",
+    }
+)
+
+
+class StepsDialect:
+    """Implements `permaflow.plan.Dialect`."""
+
+    name: str = "steps"
+
+    def recognises(self, document: Json) -> bool:
+        return type(document) is dict and ("triggerEvent" in document or "steps" in document)
+
+    def compile(self, document: Json, types: TaskTypes) -> Compiled:
+        report = Report()
+        shape_problems(document, report)
+        if not report.problems:
+            if type(document) is dict:
+                return _Steps(Fields(document, "", report), types).compile()
+            report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
+        return Compiled(None, problems=report.finish())
+
+
+@dataclass(slots=True)
+class _Steps:
+    document: Fields
+    types: TaskTypes
+    links: dict[str, Link] = field(default_factory=dict)
+
+    def compile(self) -> Compiled:
+        document, report = self.document, self.document.report
+        document.only(_DOCUMENT, _ENTITY)
+        document.text("name")
+        timeout = read_milliseconds(document, "timeout")
+        retry = read_retry_policy(document)
+        handling = document.choice("errorHandling", HANDLING, STOPS)
+        noun, triggers = read_event(document)
+        reader = StepReader(
+            Reader(self.types, report),
+            noun=noun,
+            rotation=str(document.values.get("name") or document.values.get("triggerEvent")),
+            assignees=document.values.get("assignees"),
+            retry=retry,
+            handling=handling,
+        )
+        listed = read_listed(document, "steps", required=True)
+        if listed is not None and not listed:
+            document.problem("steps", "empty", "At least one step is required.")
+        chain = self.read_links(listed or [], "steps", "step", reader)
+        fallback: list[Link] = []
+        if document.has("fallback"):
+            reader.handling = STOPS
+            fallback = self.read_links(
+                read_listed(document, "fallback") or [], "fallback", "fallback", reader
+            )
+            if FALLS_BACK not in {handling, *(link.handling for link in chain)}:
+                document.problem(
+                    "fallback",
+                    "unused",
+                    "The steps of `fallback` run only with `errorHandling: Fallback`.",
+                )
+        check_between({name: link.step for name, link in self.links.items()})
+        problems = report.finish()
+        if problems:
+            return Compiled(None, problems=problems)
+        return Compiled(Plan(connect(chain, fallback), timeout=timeout), triggers)
+
+    def read_links(
+        self, listed: list[Json], name: str, prefix: str, reader: StepReader
+    ) -> list[Link]:
+        document = self.document
+        if len(listed) + len(self.links) > MAX_NODES:
+            document.problem(name, "too_large", f"A workflow may have {MAX_NODES:,} steps.")
+            return []
+        links: list[Link] = []
+        for index, value in enumerate(listed):
+            place = f"{document.at(name)}/{index}"
+            if type(value) is not dict:
+                message = f"A step is an object, but this is {kind_of(value)}."
+                document.report.add(place, "wrong_type", message)
+                continue
+            fields = Fields(value, place, document.report)
+            link = reader.read(fields, index, f"{prefix}_{index}", self.links)
+            links.append(link)
+            self.links.setdefault(link.step.id, link)
+        return links
+
+
+def read_listed(fields: Fields, name: str, *, required: bool = False) -> list[Json] | None:
+    """An array, or text that holds one as JSON; None if it is none, which is reported."""
+    value = decoded(fields, name)
+    if value is None:
+        if required and not fields.has(name):
+            fields.problem(
+                "", "missing_field", f"`{name}` is missing. At least one step is required."
+            )
+        return None
+    if type(value) is not list:
+        fields.problem(
+            name,
+            "wrong_type",
+            f"`{name}` must be an array, or text that holds one as JSON, but it is "
+            f"{kind_of(value)}.",
+        )
+        return None
+    return value

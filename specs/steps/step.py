@@ -1,0 +1,193 @@
+"""One step of the steps dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from permaflow.plan import Expression, Json, Retry
+from specs.branching import read_expression
+from specs.documents import Reader, Step, read_id
+from specs.expressions import Names, Truth, read_formula
+from specs.reading import Fields, shown
+from specs.steps.actions import (
+    NOT_IN_A_ROW,
+    RECORD,
+    Action,
+    check_verb,
+    place_of,
+    read_action,
+    record_config,
+)
+from specs.steps.events import TRIGGER
+from specs.steps.mapping import Earlier, Mapper, names_for
+from specs.steps.options import read_milliseconds, read_retry_policy
+from specs.steps.sequence import HANDLING, TURN, Both, Link, flag_lookup, gate, take_turn, turn_of
+from specs.triggers import KINDS
+from specs.work import unknown_type
+
+USERS = "User"
+"""The object whose records take turns where no assignees are named."""
+
+_STEP = frozenset(
+    {
+        "id",
+        "name",
+        "description",
+        "action",
+        "mapping",
+        "when",
+        "flag",
+        "assignees",
+        "retryPolicy",
+        "errorHandling",
+        "timeout",
+    }
+)
+
+
+@dataclass(slots=True)
+class StepReader:
+    """Reads steps in their order; `retry` and `handling` are what holds unless a step says more."""
+
+    reader: Reader
+    noun: str
+    rotation: str
+    assignees: Json
+    retry: Retry
+    handling: str
+    earlier: list[Earlier] = field(default_factory=list)
+    nouns: list[str | None] = field(default_factory=list)
+
+    def read(self, fields: Fields, index: int, default_id: str, links: Mapping[str, Link]) -> Link:
+        """A step with problems is read to its end, so that all of them are told at once."""
+        fields.only(_STEP, {"label", "metadata", "$id"})
+        name = self._id(fields, default_id, links)
+        step = Step(name, "", index, fields)
+        step.retry = read_retry_policy(fields, self.retry)
+        step.timeout = read_milliseconds(fields, "timeout")
+        link = Link(step, fields.choice("errorHandling", HANDLING, self.handling))
+        self.reader.names = names = names_for(self.noun, self.earlier, links)
+        self._gates(fields, link, names)
+        action = self._work(step, link)
+        self.earlier.append(Earlier(name, action is not None))
+        self.nouns.append(action.noun if action is not None else None)
+        return link
+
+    def _id(self, fields: Fields, default: str, links: Mapping[str, Link]) -> str:
+        given = read_id(fields, "id") if fields.has("id") else None
+        if given is not None and (given in links or given.partition(":")[0] == TRIGGER):
+            fields.problem("id", "duplicate", f"{shown(given)} is taken; every step needs its own.")
+            given = None
+        return given or (default if default not in links else f"{default}_{fields.pointer[-1]}")
+
+    def _work(self, step: Step, link: Link) -> Action | None:
+        fields = step.fields
+        text = fields.text("action", required=True)
+        mapping = fields.object("mapping")
+        if text is None:
+            return None
+        mapper = Mapper(
+            self.reader.names,
+            fields.report,
+            turn_of(step.id),
+            frozenset(noun.lower() for noun in self.nouns if noun is not None),
+        )
+        mapped = mapper.config(mapping, fields.at("mapping"))
+        action = None if text in self.reader.known else read_action(text)
+        if action is not None:
+            self._record(step, action, mapped)
+        elif text in KINDS or text in NOT_IN_A_ROW:
+            fields.problem(
+                "action",
+                "bad_type",
+                f"{shown(text)} has no place in a row of steps; use `when` for a condition, or "
+                "write the workflow as a graph.",
+            )
+        elif text not in self.reader.known:
+            fields.problem(
+                "action",
+                "unknown_type",
+                f"{unknown_type(text, self.reader.known, fields.report)} Or write a noun and a "
+                "verb, as in `Customer.create`.",
+            )
+        else:
+            step.type = text
+            at = fields.at("mapping")
+            self.reader.fill(step, mapped, lambda pointer: at + pointer, fields.at("action"))
+        if mapper.takes_turns:
+            self._take_turns(fields, link)
+        elif fields.has("assignees"):
+            message = "`assignees` is for a mapping with `round-robin`; there is none here."
+            fields.problem("assignees", "unused", message)
+        return action
+
+    def _take_turns(self, fields: Fields, link: Link) -> None:
+        own = fields.values.get("assignees")
+        among = self.assignees if own is None else own
+        if among is None:
+            among = USERS
+        if (type(among) is not list and type(among) is not str) or not among:
+            fields.problem(
+                "assignees",
+                "bad_value",
+                "`assignees` must be an array of those who take turns, or the name of an object "
+                "whose records do.",
+            )
+            return
+        step = link.step
+        step.paths = [each for each in step.paths if each[0].segments[1:2] != (f"{step.id}:turn",)]
+        link.before.append(
+            take_turn(step.id, self.rotation[:300], among, self._stage(TURN, fields, "mapping"))
+        )
+
+    def _record(self, step: Step, action: Action, mapped: dict[str, Json]) -> None:
+        fields = step.fields
+        check_verb(action, fields)
+        config = record_config(action, mapped, self.nouns, self.noun)
+        if action.operation == "update" and not config["data"]:
+            fields.problem(
+                "mapping", "empty", f"`{action.verb}` sets nothing; name fields in `mapping`."
+            )
+        step.type = RECORD
+        pointer = fields.pointer
+        self.reader.fill(
+            step,
+            config,
+            lambda inner: pointer + place_of(inner, config, mapped),
+            fields.at("action"),
+        )
+
+    def _gates(self, fields: Fields, link: Link, names: Names) -> None:
+        """`flag` and `when`: what decides whether the step runs at all."""
+        tests: list[Expression] = []
+        flag = fields.text("flag")
+        if flag is not None:
+            if not flag:
+                fields.problem("flag", "empty", "`flag` must not be empty.")
+            before, on = flag_lookup(link.step.id, flag, self._stage(RECORD, fields, "flag"))
+            link.before.append(before)
+            tests.append(on)
+        condition = fields.values.get("when")
+        if condition is not None:
+            read = self._condition(condition, fields, link.step, names)
+            if read is not None:
+                tests.append(read)
+        if tests:
+            test = tests[0] if len(tests) == 1 else Both(*tests)
+            link.before.append(gate(link.step.id, test))
+
+    def _condition(
+        self, value: Json, fields: Fields, step: Step, names: Names
+    ) -> Expression | None:
+        if type(value) is str and "{{" not in value:
+            formula = read_formula(value, fields.at("when"), fields.report, step.see, names)
+            return None if formula is None else Truth(formula)
+        return read_expression(value, fields.at("when"), fields.report, step.see)
+
+    def _stage(self, name: str, fields: Fields, member: str) -> str:
+        if name in self.reader.known:
+            return self.reader.types.stage(name)
+        message = unknown_type(name, self.reader.known, fields.report)
+        fields.problem(member, "unknown_type", f"`{member}` needs a task type. {message}")
+        return ""
