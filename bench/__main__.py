@@ -28,6 +28,7 @@ BENCHMARKS = {
     "idle": "bench.idle",
     "waiting": "bench.waiting",
     "startup": "bench.startup",
+    "snippet": "bench.snippet",
     "peers": "bench.against",
 }
 PEERS = "peers"

@@ -53,6 +53,7 @@ async def run(settings: Settings) -> list[Line]:
         "nats": nats,
         "kafka": kafka,
         "redis": redis,
+        "jail": jail,
         "gateway": gateway,
     }
     found = await asyncio.gather(*(_lines(name, check, settings) for name, check in checks.items()))
@@ -260,6 +261,23 @@ async def redis(settings: Settings) -> AsyncIterator[Line]:
         return
     name = "Valkey" if "valkey_version" in info else "Redis"
     yield Line("redis", OK, f"{name} {info.get('valkey_version') or info.get('redis_version')}")
+
+
+async def jail(settings: Settings) -> AsyncIterator[Line]:
+    """What code steps would be kept in by a runner of this machine and this user."""
+    from pipeline.jailed import limits_of
+    from stages.jail import engines
+    from stages.jail.pool import Pool
+
+    for engine in engines.ENGINES.values():
+        if engines.installed(engine):
+            yield Line("jail", OK, f"engine {engine.name} is installed")
+    async with Pool(limits_of(settings)) as pool:
+        cell = await pool.warm()
+    yield Line("jail", OK, f"code steps are kept in by {', '.join(cell.layers)}")
+    for layer, reason in cell.missing.items():
+        advice = "See docs/how-to/run-code.md."
+        yield Line("jail", WARN, f"the layer {layer} is missing: {reason}", advice)
 
 
 async def gateway(settings: Settings) -> AsyncIterator[Line]:

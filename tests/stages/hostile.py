@@ -87,6 +87,8 @@ os.execv('/bin/sh', ['sh', '-c', 'echo was here > ' + given['folder'] + '/trace'
     "load a library from a file": "out = bool(ctypes.CDLL(given['library'])) and True",
     "become somebody else": "os.setuid(given['other']); out = True",
     "make a namespace of users": "assert libc.unshare(0x10000000) == 0; out = True",
+    "take more memory than it may": "kept['a'] = bytearray(400 << 20); out = True",
+    "open many descriptors": "kept['a'] = [os.dup(1) for _ in range(200)]; out = True",
     "raise its own limits": """
 import resource
 resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20)); out = True
