@@ -17,6 +17,7 @@ from figure_pages import figures_page
 from limit_pages import limits_page
 from markdown import NOTICE, row, table
 from prometheus_client.metrics import MetricWrapperBase
+from protocol_pages import asyncapi_page, protocol_page, schema_page
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from state_pages import journal_page, states_page
@@ -158,6 +159,9 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "journal.md": journal_page,
     "limits.md": limits_page,
     "figures.md": figures_page,
+    "step-protocol.md": protocol_page,
+    "step-protocol.asyncapi.json": asyncapi_page,
+    "step-protocol.schema.json": schema_page,
 }
 
 

@@ -18,16 +18,21 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
+import msgspec
+
 from permaflow.errors import BusError, PermaflowError
 from pipeline import telemetry
 from pipeline.answers import post_answers
 from pipeline.bus.port import Backlog, Bus, Channel
 from pipeline.bus.subjects import (
+    HELD,
     PARTITIONS,
+    STEPS,
     TIMER,
     done,
     done_channel,
     inbox_channel,
+    stage_of,
     step_channel,
 )
 from pipeline.settings import Settings
@@ -35,7 +40,10 @@ from pipeline.starter import post
 from pipeline.store import answers, leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
-from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, encode
+from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, decode_held, encode
+
+HELD_FOR = timedelta(seconds=15)
+"""How long the word of a worker elsewhere counts; it says so again every five seconds."""
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at the timers when no doorbell rings."""
@@ -68,6 +76,7 @@ class Clock:
 
     async def run(self) -> None:
         unlisten = await self._bus.listen(TIMER, self._hear)
+        unhold = await self._bus.listen(HELD, self._hold)
         loops = [
             asyncio.create_task(self._repeat(self._fire_timers, 1.0)),
             asyncio.create_task(self._repeat(self._reconcile, self._settings.reconcile_after)),
@@ -81,6 +90,7 @@ class Clock:
             task.cancel()
         await asyncio.gather(stopping, *loops, return_exceptions=True)
         await unlisten()
+        await unhold()
         for task in ended - {stopping}:
             task.result()
 
@@ -136,6 +146,30 @@ class Clock:
         if wait is None:
             return LOOK_EVERY
         return min(LOOK_EVERY, wait.total_seconds() + 0.001)
+
+    # --- workers elsewhere ------------------------------------------------------------------------
+
+    async def _hold(self, _subject: str, data: bytes) -> None:
+        """A worker that cannot reach the store tells what it is at; here it gets its leases."""
+        try:
+            told = decode_held(data)
+        except msgspec.MsgspecError:
+            return
+        held = [
+            leases.HeldStep(run_id, f"{scope}/{node}", attempt, told.org, timedelta(seconds=left))
+            for run_id, scope, node, attempt, left in told.held
+            if math.isfinite(left)
+        ]
+        released = [
+            (run, f"{scope}/{node}", attempt) for run, scope, node, attempt in told.released
+        ]
+        try:
+            if held:
+                await self._database.run(leases.renew, told.holder, held, HELD_FOR)
+            if released:
+                await self._database.run(leases.drop, told.holder, released)
+        except PermaflowError as error:
+            log.warning(telemetry.BATCH_FAILED, vertex="clock", error=str(error))
 
     # --- the reconciler ---------------------------------------------------------------------------
 
@@ -213,10 +247,18 @@ class Clock:
 
     async def _has_backlog(self) -> bool:
         """Whether dispatches wait for a runner: then a silent run is most likely one of these."""
-        for stage in self._settings.stage_names:
+        for stage in await self._stages():
             if (await self._backlog(step_channel(stage))).pending:
                 return True
         return False
+
+    async def _stages(self) -> set[str]:
+        """The stages of the settings, and those that somebody else has served."""
+        try:
+            named = map(stage_of, await self._bus.channels(STEPS))
+        except BusError:
+            named = map(stage_of, ())
+        return {*self._settings.stage_names, *(name for name in named if name is not None)}
 
     async def _is_flooded(self) -> bool:
         """Whether orchestrators have so much to read that more would only wait."""

@@ -153,12 +153,26 @@ def plain(value: object) -> str | int:
     raise TypeError(f"A {type(value).__name__} cannot be carried.")
 
 
+class Held(msgspec.Struct, array_like=True, frozen=True, tag="h"):
+    """A worker that cannot reach the store is at these attempts, and through with those.
+
+    `held` is (run, scope, node, attempt, seconds until its timeout), said anew every five seconds
+    for what takes longer than three; `released` is (run, scope, node, attempt).
+    """
+
+    holder: str
+    org: UUID
+    held: list[tuple[UUID, str, str, int, float]]
+    released: list[tuple[UUID, str, str, int]] = []
+
+
 encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
 decode_dispatches = msgspec.msgpack.Decoder(Dispatches).decode
 decode_inbox = msgspec.msgpack.Decoder(Inbox).decode
 decode_finished = msgspec.msgpack.Decoder(Finished).decode
 decode_live = msgspec.msgpack.Decoder(Live).decode
 decode_stopped = msgspec.msgpack.Decoder(Stopped).decode
+decode_held = msgspec.msgpack.Decoder(Held).decode
 
 
 def count_events(data: bytes) -> int:

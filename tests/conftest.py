@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fix_site",
     "tests.fix_up",
     "tests.fix_mail",
+    "tests.fix_node",
 ]
 
 

@@ -139,6 +139,10 @@ class Bus(Protocol):
         """How much waits in a channel."""
         ...
 
+    async def channels(self, stream: str) -> list[str]:
+        """The names of the channels that a stream has by now."""
+        ...
+
     async def pause(self, channel: Channel, until: timedelta | None) -> None:
         """Deliver nothing from this channel for so long; None resumes it."""
         ...

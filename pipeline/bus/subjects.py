@@ -7,6 +7,7 @@
     PF_DONE    pf.done.<org>                finished runs: read by completion
     (core)     pf.live.<org>                doorbell: these runs advanced
     (core)     pf.cancel                    doorbell: these steps need not go on
+    (core)     pf.held                      doorbell: a worker elsewhere is at these steps
     (core)     pf.timer                     doorbell: a timer is due soon
     (core)     pf.workflows                 doorbell: the active triggers changed
     (core)     pf.watching                  doorbell: ingest watches what triggers name
@@ -31,9 +32,13 @@ PARTITIONS = 16
 ACK_WAIT = timedelta(seconds=5)
 
 CANCEL = "pf.cancel"
+HELD = "pf.held"
 TIMER = "pf.timer"
 WORKFLOWS = "pf.workflows"
 WATCHING = "pf.watching"
+
+
+_STAGE = "stage-"
 
 
 def partition_of(run_id: UUID) -> int:
@@ -65,8 +70,13 @@ def inbox_channel(partition: int) -> Channel:
     return Channel(INBOX, f"inbox-{partition}", f"pf.inbox.{partition}.*", ACK_WAIT)
 
 
+def stage_of(channel: str) -> str | None:
+    """The stage whose channel has this name."""
+    return channel.removeprefix(_STAGE) if channel.startswith(_STAGE) else None
+
+
 def step_channel(stage: str) -> Channel:
-    return Channel(STEPS, f"stage-{stage}", f"pf.step.{stage}.*", ACK_WAIT)
+    return Channel(STEPS, _STAGE + stage, f"pf.step.{stage}.*", ACK_WAIT)
 
 
 def done_channel() -> Channel:

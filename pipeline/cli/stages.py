@@ -117,11 +117,10 @@ def read_duration(text: str) -> timedelta:
 
 async def known(bus: JetStreamBus) -> list[str]:
     """The stages that exist: those of the settings, and those with a consumer on the bus."""
-    from pipeline.bus.subjects import STEPS
+    from pipeline.bus.subjects import STEPS, stage_of
     from pipeline.settings import load_settings
 
-    prefix = "stage-"
-    made = [name.removeprefix(prefix) for name in await bus.channels(STEPS)]
+    made = [name for each in await bus.channels(STEPS) if (name := stage_of(each)) is not None]
     return sorted({*load_settings().stage_names, *made})
 
 
