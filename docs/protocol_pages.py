@@ -54,6 +54,7 @@ WORDS = {
     "float": "number",
     "bool": "true or false",
     "typing.Any": "any JSON",
+    "list[str]": "array of texts",
 }
 VERSION = f"{wire.VERSION}.0.0"
 CONTENT = "application/vnd.msgpack"

@@ -34,6 +34,9 @@ const GRACE = 8_000; // for open steps when the worker stops
 const PULL = 10_000;
 const INLINE = 1_000_000; // bytes of an output that travels in a message
 const DEPTH = 64;
+const LINES = 200; // that a step may write; further ones are dropped
+const LINE = 2_000; // characters of one
+const CHARACTERS = 32_000; // of all
 
 /** A failure that may pass. `after` is the least wait in seconds that the other side asked for. */
 export class Retry extends Error {
@@ -227,7 +230,7 @@ class Worker {
     if (!run) return dispatch.failed("not_found", `${dispatch.type} is not served here.`, true);
     try {
       const config = dispatch.configRef ? await this.#fetch(dispatch) : dispatch.config;
-      return dispatch.judged(await run(config, dispatch.context(signal, this.log)));
+      return dispatch.judged(await run(config, dispatch.context(signal)));
     } catch (error) {
       return dispatch.judgedError(error);
     }
@@ -297,22 +300,34 @@ class Dispatch {
     [this.runId, this.scope, this.node, this.attempt, this.type, this.config, this.timeout] = raw;
     this.configRef = raw[7] ?? null;
     this.visit = raw[9] ?? 0;
+    this.lines = [];
+    this.written = 0;
   }
 
   get identity() {
     return [this.runId, this.scope, this.node, this.attempt];
   }
 
+  get told() {
+    return this.lines.length ? this.lines : null;
+  }
+
   get key() {
     return keyOf(...this.identity);
   }
 
-  context(signal, log) {
+  /** The arguments of a type: what it is told, and `log(line)`, which is kept with the step. */
+  context(signal) {
     const visit = this.visit ? `@${this.visit}` : "";
     const stepKey = `${this.runId}:${this.scope}:${this.node}${visit}`;
     const { org, runId, scope, node, attempt, timeout } = this;
     const idempotencyKey = `${stepKey}:${attempt}`;
     const names = { org, runId, scope, node, attempt, visit: this.visit, timeout };
+    const log = (line) => {
+      const said = readable(line).slice(0, LINE);
+      this.written += said.length;
+      if (this.lines.length < LINES && this.written <= CHARACTERS) this.lines.push(said);
+    };
     return { ...names, stepKey, idempotencyKey, signal, log };
   }
 
@@ -325,7 +340,7 @@ class Dispatch {
     }
     const fault = faultOf(output ?? null);
     if (fault) return this.failed("bad_output", `The output cannot be carried: ${fault}`, false);
-    const result = ["D", ...this.identity, output ?? null, port];
+    const result = ["D", ...this.identity, output ?? null, port, null, this.told];
     const size = encode(result).byteLength;
     if (size > INLINE) {
       const said = `The output has ${size} bytes; at most ${INLINE} are allowed.`;
@@ -349,7 +364,7 @@ class Dispatch {
 
   failed(code, message, retryable, { timedOut = false, after = null, details = null } = {}) {
     const told = faultOf(details) ? null : details;
-    const said = [readable(code), readable(message), retryable, timedOut, after, told];
+    const said = [readable(code), readable(message), retryable, timedOut, after, told, this.told];
     return ["F", ...this.identity, ...said];
   }
 }

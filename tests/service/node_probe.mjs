@@ -6,6 +6,10 @@ const tries = new Map();
 
 const types = {
   "probe/echo": async (config, ctx) => ({ given: config, key: ctx.stepKey, attempt: ctx.attempt }),
+  "probe/log": async (config, ctx) => {
+    ctx.log("half way");
+    return {};
+  },
   "probe/port": async () => new Done({ here: true }, { port: "left" }),
   "probe/retry": async (config, ctx) => {
     if (ctx.attempt === 1) throw new Retry("not now", { code: "busy", details: { seen: 1 } });

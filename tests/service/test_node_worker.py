@@ -17,7 +17,7 @@ from permaflow.declare import remote_task_type
 from permaflow.plan import Json
 from pipeline.bus.subjects import HELD
 from pipeline.clock import Clock
-from pipeline.core.entries import Entry, Failed, Parked, Retrying, Succeeded
+from pipeline.core.entries import Entry, Failed, Logged, Parked, Retrying, Succeeded
 from pipeline.gateway.server import Gateway
 from pipeline.ops import Ops
 from pipeline.store import keys
@@ -28,7 +28,7 @@ from tests.fix_node import EXAMPLE, StartNode
 
 pytestmark = pytest.mark.service
 
-PROBES = ("echo", "port", "retry", "reject", "park", "unsuccessful", "bug", "unfit", "wait")
+PROBES = ("echo", "log", "port", "retry", "reject", "park", "unsuccessful", "bug", "unfit", "wait")
 
 
 @pytest.fixture
@@ -67,6 +67,13 @@ async def test_a_step_is_done_by_a_worker_in_node(probes: Engine, node_worker: S
             "attempt": 1,
         }
     }
+
+
+async def test_what_a_step_writes_is_kept_with_it(probes: Engine, node_worker: StartNode) -> None:
+    await node_worker("node_probe.mjs")
+    _, entries = await probes.finished(graph(probe("log"), edges=["t>log"]))
+    (logged,) = [entry for entry in entries if isinstance(entry, Logged)]
+    assert (logged.node, logged.lines) == ("log", ["half way"])
 
 
 @pytest.mark.parametrize(
