@@ -102,9 +102,9 @@ def test_what_a_worker_leaves_out_takes_its_default() -> None:
     assert isinstance(done, wire.StepDone)
     assert isinstance(parked, wire.StepParked)
     assert (done.output, parked.after, parked.reason) == (None, 2.0, "")
-    more = msgspec.msgpack.encode(
-        ["i", [["D", run_id, "", "n", 1, 5, None, None, "new"]], 1, "new"]
-    )
+    known = [None] * (len(wire.StepDone.__struct_fields__) - 5)
+    newer = ["D", run_id, "", "n", 1, 5, *known, "new"]
+    more = msgspec.msgpack.encode(["i", [newer], 1, "new"])
     (later,) = wire.decode_inbox(more).events
     assert isinstance(later, wire.StepDone)
     assert later.output == 5
