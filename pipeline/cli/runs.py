@@ -69,7 +69,7 @@ def start(
 
     from pipeline.cli.client import RUNS, Api, wait_for
 
-    given = _read_data(data)
+    given = read_data(data)
 
     async def work() -> tuple[int, dict[str, Any]]:
         async with Api() as api:
@@ -326,8 +326,8 @@ def _show(run: dict[str, Any]) -> None:
     )
 
 
-def _read_data(text: str) -> Any:
-    """The JSON of `--data`. Raises `typer.BadParameter`."""
+def read_data(text: str, option: str = "--data") -> Any:
+    """The JSON of an option; @file reads a file, @- standard input. Raises `typer.BadParameter`."""
     import sys
 
     import orjson
@@ -339,8 +339,8 @@ def _read_data(text: str) -> Any:
         try:
             raw = Path(text[1:]).read_bytes()
         except OSError as error:
-            raise typer.BadParameter(f"--data: {text[1:]}: {error.strerror}.") from error
+            raise typer.BadParameter(f"{option}: {text[1:]}: {error.strerror}.") from error
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--data is not JSON: {error}.") from error
+        raise typer.BadParameter(f"{option} is not JSON: {error}.") from error

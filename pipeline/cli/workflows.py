@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.dry_run import dry_run
 from pipeline.cli.show import FAILED, CommandError, Json, as_json, fields, note, table, when
 
 if TYPE_CHECKING:
     from pipeline.cli.client import Api
 
 app = typer.Typer(no_args_is_help=True, help="Workflows: check, save, list, switch on and off.")
+
+app.command("dry-run")(dry_run)
 
 Which = Annotated[str, typer.Argument(help="Id or name of a workflow.")]
 

@@ -15,6 +15,8 @@ from pipeline.gateway.catalogue import CatalogueDoor
 from pipeline.gateway.definitions import ROOT as DEFINITIONS
 from pipeline.gateway.definitions import Definitions
 from pipeline.gateway.doors import Doors
+from pipeline.gateway.dry_run_views import DryRunBody, DryRunView
+from pipeline.gateway.dry_runs import DryRuns
 from pipeline.gateway.error_handlers import handle_errors
 from pipeline.gateway.feed import Feed
 from pipeline.gateway.front import Front
@@ -106,6 +108,10 @@ def _open_definitions(doors: Doors, ports: Ports) -> None:
         response_model=shapes.ValidationView,
         **reads,
     )
+    dry_runs = DryRuns(ports)
+    dry: dict[str, Any] = {"body": DryRunBody, "response_model": DryRunView, **reads}
+    doors.add("POST", f"{DEFINITIONS}/dry-run", dry_runs.dry_run, **dry)
+    doors.add("POST", f"{one}/dry-run", dry_runs.dry_run_of, **dry)
     doors.add("GET", one, definitions.get_definition, response_model=view, **reads)
     doors.add(
         "PUT",

@@ -10,11 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from permaflow.errors import NotFoundError
-from permaflow.plan import Json
+from permaflow.plan import Json, TriggerSpec
 from pipeline.gateway.answers import JSON
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, read_json, validate
-from pipeline.gateway.entrances import Entrance
 from pipeline.gateway.input_schemas import misfits
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
@@ -56,7 +55,7 @@ class RunStarts:
             raise invalid(found, "The input is not what the trigger's `input_schema` describes.")
         text = orjson.dumps(data)
         check_size(text, limit, f"/{given}")
-        shaped = as_trigger(entrance, data)
+        shaped = as_trigger(entrance.trigger, data)
         wanted = StartRequest(
             new_id(),
             caller.org,
@@ -97,14 +96,13 @@ class RunStarts:
                 raise NotFoundError(NOT_ACTIVE)
 
 
-def as_trigger(entrance: Entrance, data: Json) -> Json:
+def as_trigger(trigger: TriggerSpec | None, data: Json) -> Json:
     """What `{{trigger.…}}` is in a run that somebody started by hand.
 
     A workflow that waits for changes of records finds the data as its `record`, too. That record is
     of the trigger's object, so what others call it by (`order_id` for `orders`) is its `id`.
     """
     value = {} if data is None else data
-    trigger = entrance.trigger
     if trigger is None or trigger.kind != "record":
         return value
     if not isinstance(value, dict) or "record" in value:

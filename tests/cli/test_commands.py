@@ -212,3 +212,24 @@ def test_what_the_gateway_would_refuse_or_warn_of_is_told_without_one(tmp_path: 
     path.write_text(json.dumps(flow))
     (report,) = json.loads(run("workflow", "validate", path, "--json", cwd=tmp_path).stdout)
     assert [each["code"] for each in report["problems"]] == ["bad_verification"]
+
+
+def test_a_document_is_played_without_a_server(tmp_path: Path) -> None:
+    example = next(path for path in EXAMPLES if path.stem == "order-notify")
+    record = {"id": "ord-1", "amount": 120, "placed_at": "2030-01-31T09:00:00Z"}
+    data = json.dumps({"record": record})
+    checked = {"validate": {"output": {"checked_at": "2030-01-31T09:00:01Z"}}}
+    given = ("--data", data, "--mocks", json.dumps(checked), "--json")
+    done = run("workflow", "dry-run", example, *given, cwd=tmp_path)
+    (event,) = json.loads(done.stdout)["events"]
+    assert (done.returncode, event["status"]) == (0, "completed")
+    mocks = json.dumps(
+        {**checked, "notify": {"error": {"code": "away", "message": "Nobody is there."}}}
+    )
+    done = run("workflow", "dry-run", example, "--data", data, "--mocks", mocks, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Nobody is there." in done.stdout
+    done = run("workflow", "dry-run", example, "--mocks", '{"notify": 1}', cwd=tmp_path)
+    assert done.returncode == 1
+    assert "mocks.notify" in done.stderr
+    assert "Traceback" not in done.stderr

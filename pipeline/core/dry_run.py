@@ -1,0 +1,223 @@
+"""A run played to its end with nothing outside of it: every effect is answered by a mock.
+
+The core itself decides, so what a dry run shows is what a run would do if the world answered so.
+Its clock is made up: what is answered takes no time, and when nothing is left to answer the next
+timer is due. Nothing here does I/O, reads a clock or makes a random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from permaflow.plan import Json
+from pipeline.core.decide import decide
+from pipeline.core.effects import Ask, ClearTimer, Dispatch, SetTimer, StopStep, Withdraw
+from pipeline.core.events import AttemptDone, AttemptFailed, Event, TimerFired, Woken
+from pipeline.core.program import Program
+from pipeline.core.state import Run
+from pipeline.core.view import History, Step
+
+MOST_STEPS = 10_000
+"""Answers and timers, after so many a dry run is broken off."""
+
+NOBODY = UUID(int=0)
+
+Place = tuple[str, str]
+"""Scope and node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mock:
+    """How an attempt ends: with an output that leaves through `port`, or with a failure."""
+
+    output: Json = None
+    port: str | None = None
+    code: str | None = None
+    message: str = ""
+    retryable: bool = False
+    timed_out: bool = False
+
+
+Source = Literal["given", "recorded", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mocks:
+    """The answers of the world. The first of these that knows a step is taken:
+
+    * `given`: node → what its attempts come to, one after the other; the last one stays.
+    * `recorded`: scope and node → what came of it in an earlier run.
+    * `questions`: kind of a question → what is answered to it as a rule.
+    * else an empty output, through no port.
+    """
+
+    given: Mapping[str, Sequence[Mock]] = field(default_factory=dict)
+    recorded: Mapping[Place, Mock] = field(default_factory=dict)
+    questions: Mapping[str, Mock] = field(default_factory=dict)
+
+    def answer(self, effect: Dispatch | Ask, turn: int) -> tuple[Mock, Source]:
+        """What an attempt comes to, the `turn`th (from 0) of its node."""
+        if row := self.given.get(effect.node):
+            return row[min(turn, len(row) - 1)], "given"
+        if known := self.recorded.get((effect.scope, effect.node)):
+            return known, "recorded"
+        if isinstance(effect, Ask) and effect.kind in self.questions:
+            return self.questions[effect.kind], "empty"
+        return Mock(), "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class DryStep:
+    """One node of the path. `config` is what it was given, `mock` where its answer came from."""
+
+    step: Step
+    config: Json = None
+    mock: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would do. `status` is None if it was broken off."""
+
+    status: str | None
+    error: dict[str, Json] | None
+    output: Json
+    steps: Sequence[DryStep]
+    seconds: float
+    """How long it would wait, at least: on timers alone."""
+
+
+def dry_run(
+    program: Program,
+    trigger_input: Json,
+    trigger: str,
+    mocks: Mocks,
+    began: datetime,
+    most: int = MOST_STEPS,
+) -> DryRun:
+    """Play a run that begins at `began` (with its offset from UTC)."""
+    return _World(program, trigger_input, trigger, mocks, began).play(most)
+
+
+class _World:
+    """What surrounds the run: what is out, which timers are armed, and what time it is."""
+
+    def __init__(
+        self, program: Program, trigger_input: Json, trigger: str, mocks: Mocks, began: datetime
+    ) -> None:
+        self.run = Run(NOBODY, program, trigger_input, trigger)
+        self.mocks = mocks
+        self.began = self.now = began
+        self.history = History()
+        self.out: dict[tuple[str, str, int], Dispatch | Ask] = {}
+        self.timers: dict[str, datetime] = {}
+        self.turns: dict[str, int] = {}
+        self.configs: dict[Place, tuple[Json, Source]] = {}
+
+    def play(self, most: int) -> DryRun:
+        self._tell(Woken())
+        for _ in range(most):
+            if self.run.finished:
+                break
+            event = self._next()
+            if event is None:
+                break
+            self._tell(event)
+        run = self.run
+        return DryRun(
+            run.status if run.finished else None,
+            run.error,
+            run.output() if run.finished else None,
+            [
+                DryStep(step, *self.configs.get(place, (None, None)))
+                for place, step in self.history.steps.items()
+            ],
+            (self.now - self.began).total_seconds(),
+        )
+
+    def _next(self) -> Event | None:
+        """An answer to what has been out for longest, or else the timer that is due first."""
+        for key, effect in self.out.items():
+            turn = self.turns.get(effect.node, 0)
+            self.turns[effect.node] = turn + 1
+            mock, source = self.mocks.answer(effect, turn)
+            self.configs[effect.scope, effect.node] = (effect.config, source)
+            del self.out[key]
+            if mock.code is None and not mock.timed_out:
+                return AttemptDone(*key, mock.output, mock.port)
+            code = mock.code or "timeout"
+            return AttemptFailed(*key, code, mock.message, mock.retryable, mock.timed_out)
+        if not self.timers:
+            return None
+        timer = min(self.timers, key=lambda each: self.timers[each])
+        self.now = max(self.now, self.timers.pop(timer))
+        return TimerFired(timer)
+
+    def _tell(self, event: Event) -> None:
+        decision = decide(self.run, [event])
+        if decision.entries:
+            self.run.seq += 1
+            self.history.add(self.now, decision.entries)
+        for effect in decision.effects:
+            match effect:
+                case Dispatch() | Ask():
+                    self.out[effect[:3]] = effect
+                case StopStep() | Withdraw():
+                    self.out.pop(effect[:3], None)
+                case SetTimer(key=key, delay=delay, until=until):
+                    self.timers[key] = _moment(self.now, delay, until)
+                case ClearTimer(key=key):
+                    self.timers.pop(key, None)
+
+
+def _moment(now: datetime, delay: float | None, until: str | None) -> datetime:
+    if until is not None:
+        return datetime.fromisoformat(until)
+    return now + timedelta(seconds=delay or 0.0)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A step of which two runs tell differently: in `what` (status, port, config, output, error, or
+    `missing` where one of the two has no such step)."""
+
+    scope: str
+    node: str
+    what: tuple[str, ...]
+    before: DryStep | None
+    after: DryStep | None
+
+
+def compare(before: DryRun, after: DryRun) -> list[Difference]:
+    """The steps that differ, in the order of the later run, then those that it no longer has."""
+    old = {(each.step.scope, each.step.node): each for each in before.steps}
+    new = {(each.step.scope, each.step.node): each for each in after.steps}
+    found: list[Difference] = []
+    for place in dict.fromkeys((*new, *old)):
+        was, now = old.get(place), new.get(place)
+        what = _differs(was, now)
+        if what:
+            found.append(Difference(*place, what, was, now))
+    return found
+
+
+_LOOKS: tuple[tuple[str, Callable[[DryStep], Any]], ...] = (
+    ("status", lambda each: each.step.status),
+    ("port", lambda each: each.step.port),
+    ("config", lambda each: each.config),
+    ("output", lambda each: each.step.output),
+    ("error", lambda each: each.step.error),
+)
+
+
+def _differs(was: DryStep | None, now: DryStep | None) -> tuple[str, ...]:
+    if was is None or now is None:
+        return ("missing",)
+    return tuple(name for name, look in _LOOKS if look(was) != look(now))
