@@ -60,10 +60,11 @@ def states_page() -> Iterator[str]:
     yield ""
     yield "## A run"
     yield ""
-    yield "`waiting` is when nothing is with a runner and a timer is armed. Found by giving random"
-    yield "events to the core; beside these, a run that the engine cannot advance ends as `failed`"
-    yield "(`unrunnable`, `quarantined`). The statuses `pending`, `compensating` and `compensated`"
-    yield "are known to the store and the API; nothing sets them yet."
+    yield "`waiting` is when nothing is with a runner, and a timer is armed or a question is open."
+    yield "Found by giving random events to the core; beside these, a run that the engine cannot"
+    yield "advance ends as `failed` (`unrunnable`, `quarantined`). The statuses `pending`,"
+    yield "`compensating` and `compensated` are known to the store and the API; nothing sets them"
+    yield "yet."
     yield ""
     yield from diagram(sorted(runs), "running")
     yield ""
@@ -158,6 +159,11 @@ def _next(run: Run, chance: random.Random) -> Event:
             AttemptFailed(scope, node, attempt, "rejected", "no", retryable=False),
             AttemptFailed(scope, node, attempt, "timeout", "late", timed_out=True),
             AttemptParked(scope, node, attempt, 1.0),
+        ]
+    for (scope, node), attempt in run.questions.items():
+        choices += [
+            AttemptDone(scope, node, attempt, {"ok": True}, "approved"),
+            AttemptFailed(scope, node, attempt, "rejected", "no", retryable=False),
         ]
     return chance.choice(choices) if choices else Woken()
 

@@ -66,6 +66,23 @@ def documents() -> list[Json]:
             _task("last", on_error="goto:first", max_visits=2),
             edges=["t>first", "first>pause", "first>side", "first>each", "first>last"],
         ),
+        _graph(
+            _task("first"),
+            _approval(timeout_seconds=60, on_timeout="approve"),
+            _task("yes"),
+            _task("no"),
+            _task("last", on_error="goto:first", max_visits=2),
+            edges=[
+                *("t>first", "first>ask", "ask>yes", "ask:rejected>no"),
+                *("first>last",),
+            ],
+        ),
+        _graph(
+            _approval(timeout_seconds=60),
+            _task("quick"),
+            {"id": "any", "type": "logic_join", "config": {"join": "any"}},
+            edges=["t>ask", "t>quick", "ask>any", "quick>any"],
+        ),
         _graph(_pause(), edges=["t>pause"]),
         _graph(_pause(), _task("lost", "{{trigger.none}}"), edges=["t>pause", "pause>lost"]),
     ]
@@ -91,6 +108,10 @@ def _task(name: str, given: Json = None, **more: Json) -> dict[str, Json]:
 
 def _pause() -> dict[str, Json]:
     return {"id": "pause", "type": "logic_delay", "config": {"duration": 5}}
+
+
+def _approval(**config: Json) -> dict[str, Json]:
+    return {"id": "ask", "type": "logic_approval", "config": config, "on_error": "continue"}
 
 
 def _check(name: str) -> dict[str, Json]:

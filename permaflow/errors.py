@@ -10,6 +10,7 @@
       InputError                   what came in at a door is at fault
         LimitError                 it is larger than a limit allows
       NotFoundError                no such thing, or not yours
+      ForbiddenError               this person may not do that
       StateError                   the thing is not in a state that allows this
       StoreError                   PostgreSQL (retryable)
         StoreUnavailableError
@@ -103,6 +104,12 @@ class NotFoundError(PermaflowError):
     """There is no such thing."""
 
     code = "not_found"
+
+
+class ForbiddenError(PermaflowError):
+    """This person may not do that."""
+
+    code = "forbidden"
 
 
 class StateError(PermaflowError):

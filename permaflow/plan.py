@@ -265,13 +265,14 @@ class Question:
 
     `kind` says who is asked (see `pipeline.store.questions`), `config` what they need to know; it
     may hold `Expression`s at any depth. The first answer ends the node, as the result of a task
-    would. When the node's timeout passes first, it leaves through `timeout_port`; without one it
-    has failed.
+    would. When the node's timeout passes first, it leaves through `timeout_port` with
+    `timeout_output` (`{"timed_out": true}` if that is None); without a port it has failed.
     """
 
     kind: str
     config: Json
     timeout_port: str | None = None
+    timeout_output: Json = None
 
 
 @dataclass(frozen=True, slots=True)

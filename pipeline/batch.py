@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from permaflow.plan import Json
 from permaflow.task import TaskType
 from pipeline.core.effects import (
     Ask,
@@ -21,7 +22,7 @@ from pipeline.core.effects import (
     Withdraw,
 )
 from pipeline.core.entries import Entry, LoopOpened, Succeeded, to_row
-from pipeline.ids import new_id
+from pipeline.ids import new_id, question_id
 from pipeline.live_runs import LiveRun, dehydrate
 from pipeline.outbox import Outbox
 from pipeline.store.journal import Append
@@ -115,12 +116,21 @@ class Batch:
                     append.cleared.append((run_id, key))
                 case Ask():
                     config = _encode_row(effect.config).decode()
-                    question = (new_id(), run_id, *effect[:3], live.org, config, effect.kind)
-                    append.asked.append(question)
+                    question = question_id(run_id, *effect[:3])
+                    append.asked.append(
+                        (question, run_id, *effect[:3], live.org, config, effect.kind)
+                    )
+                    self._due(effect.config)
                 case Withdraw():
                     append.withdrawn.append((run_id, *effect[:3], effect.answered, effect.kind))
                 case StopStep(scope=scope, node=node, attempt=attempt):
                     self.stopped.append((run_id, scope, node, attempt))
+
+    def _due(self, config: Json) -> None:
+        """The config of a question may say in how many seconds there is something to be done."""
+        due = config.get("due") if type(config) is dict else None
+        if due is not None and (self.soonest is None or due < self.soonest):
+            self.soonest = due
 
     def _status(self, live: LiveRun, error: str | None) -> None:
         run = live.run

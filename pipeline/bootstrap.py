@@ -18,6 +18,8 @@ SCOPES = (
     "runs:write",
     "records:read",
     "records:write",
+    "approvals:read",
+    "approvals:write",
     "admin",
 )
 

@@ -37,7 +37,7 @@ from pipeline.bus.subjects import (
 )
 from pipeline.settings import Settings
 from pipeline.starter import post
-from pipeline.store import answers, leases, retention, runs, stats, timers
+from pipeline.store import answers, approvals, leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
 from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, decode_held, encode
@@ -60,6 +60,7 @@ that of ends, when completion is.
 """
 
 _PAGE = 1_000
+_APPROVALS = 200
 
 
 class Clock:
@@ -139,13 +140,21 @@ class Clock:
             post(self._bus, [(timer.org, TimerDue(timer.run_id, timer.key)) for timer in due])
             telemetry.TIMERS.inc(len(due))
             log.debug(telemetry.TIMERS_FIRED, count=len(due))
+        if await self._tend_approvals():
+            return 0.0
         if len(due) == _PAGE:
             # What is not handled is claimed again: an inbox that is not read must not fill with it.
             return LOOK_EVERY if await self._is_flooded() else 0.0
-        wait = await self._database.run(timers.wait)
-        if wait is None:
-            return LOOK_EVERY
-        return min(LOOK_EVERY, wait.total_seconds() + 0.001)
+        waits = [await self._database.run(timers.wait), await self._database.run(approvals.wait)]
+        soonest = min((wait.total_seconds() for wait in waits if wait is not None), default=None)
+        return LOOK_EVERY if soonest is None else min(LOOK_EVERY, soonest + 0.001)
+
+    async def _tend_approvals(self) -> bool:
+        """Reminders and escalations that are due; whether there may be more."""
+        tended = await self._database.run(approvals.tend, limit=_APPROVALS)
+        if tended:
+            log.debug(telemetry.APPROVALS_TENDED, count=tended)
+        return tended == _APPROVALS
 
     # --- workers elsewhere ------------------------------------------------------------------------
 
@@ -281,6 +290,7 @@ class Clock:
         await retention.make_partitions(self._database)
         dropped = await retention.drop_old_months(self._database, settings.retention_days)
         await retention.prune_keys(self._database, settings.key_retention_days)
+        await retention.prune_approvals(self._database, settings.retention_days)
         await retention.prune_dead_letters(self._database, settings.retention_days)
         await self._database.run(leases.sweep, timedelta(hours=1))
         if dropped:

@@ -84,6 +84,9 @@ BATCH_FAILED = event(
 PARTITIONS_CHANGED = event(
     "partitions.changed", "info", "This orchestrator holds other partitions.", "partitions"
 )
+APPROVALS_TENDED = event(
+    "approvals.tended", "debug", "People were reminded of approvals, or more were asked.", "count"
+)
 STEP_STARTED = event("step.started", "debug", "A task began.", "run_id", "node", "attempt", "type")
 STEP_FINISHED = event(
     "step.finished", "debug", "A task ended.", "run_id", "node", "attempt", "type", "outcome"

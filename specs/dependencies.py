@@ -15,6 +15,7 @@ from permaflow.plan import (
     When,
     mentions,
 )
+from specs.approval_ports import narrow, ports_in, settle
 from specs.depends import DependsFault, parse_depends
 from specs.documents import Step, jumps_of, round_trip
 from specs.json_limits import MAX_EDGES
@@ -46,6 +47,7 @@ class Dependencies:
         sound = self._check_names()
         self._start(bare, sound)
         self._check_cycles(sound)
+        settle(self.steps, ports_in(self.whens.values()))
         self._check_satisfiable(sound)
         return self.whens
 
@@ -63,7 +65,7 @@ class Dependencies:
                 f"An error handler is reached by `on_error: goto:{step.id}`; remove `depends`.",
             )
         try:
-            return parse_depends(text, self._ports)
+            return narrow(parse_depends(text, self._ports), self.steps)
         except DependsFault as fault:
             step.problem("depends", "bad_depends", str(fault))
             return Always()

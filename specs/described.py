@@ -114,6 +114,30 @@ class Delay(Described):
     )
 
 
+class Approval(Described):
+    """Who is asked what, how many of them decide, and what becomes of it."""
+
+    title: str = field.template_input("Title", placeholder="Order {{trigger.record.id}}")
+    description: str = field.template_textarea("What it is about")
+    data: Json = None
+    form: dict[str, Json] | None = field.schema_builder("What to fill in")
+    assignees: Json = field.template_input(
+        "Who is asked", description="Names of users, and `group:<name>`."
+    )
+    quorum: Literal["any", "all"] | int | dict[str, int] = "any"
+    veto: bool | None = None
+    reminder: dict[str, Json] | None = None
+    escalation: list[dict[str, Json]] | None = None
+    timeout_seconds: float | None = field.number("Seconds until it is too late", default=None)
+    on_timeout: str = field.select(
+        "When it is too late", options=["fail", "approve", "reject", "branch"], default="fail"
+    )
+    on_reject: str = field.select("When rejected", options=["fail", "branch"], default="fail")
+    delegation: bool = False
+    self_approval: bool = False
+    requester: str = field.template_input("Who asks, if not who started the run")
+
+
 class Nothing(Described):
     """It has no settings."""
 
@@ -202,6 +226,22 @@ SHAPES: Mapping[str, Shape] = {
     ),
     "logic_delay": Shape(
         "Delay", "Logic", "Waits for a while, or until a time has come.", "hourglass", Delay
+    ),
+    "logic_approval": Shape(
+        "Approval",
+        "Logic",
+        "Waits until people have approved or rejected, or a timeout has passed.",
+        "stamp",
+        Approval,
+        (
+            OutputField("decision", "approved, rejected or timed_out."),
+            OutputField("timed_out", "Whether nobody decided in time."),
+            OutputField("by", "Whose decision made the quorum."),
+            OutputField("comment", "What they said."),
+            OutputField("data", "What they filled in."),
+            OutputField("decisions", "Who decided what when."),
+        ),
+        ports=("approved", "rejected", "timed_out"),
     ),
     "logic_parallel": Shape(
         "Parallel", "Logic", "Starts everything after it at once.", "git-fork", Join

@@ -3,6 +3,8 @@
 * Out of a condition, the handle is `true` or `false`; an edge without one is the `true` one, which
   is what comes first when a condition is drawn. Out of a switch it is a case or the default, and
   must be given.
+* Out of an approval it is `approved`, `rejected` or `timed_out`; an edge without one is the
+  `approved` one.
 * `error`, out of any node that can fail, is taken when the node has failed for good. Such an edge
   lets the run go on, as `on_error: continue` does, and the node's other edges are then taken only
   on success.
@@ -93,9 +95,10 @@ def _edge(fields: Fields, steps: Mapping[str, Step]) -> Edge | None:
     if isinstance(source.work, Branch):
         port = _port(fields, source, handle)
         return None if port is None else Edge(source.id, target.id, port, False, fields.pointer)
-    if source.ports and handle is not None and _port(fields, source, handle) is None:
+    ports = source.ways()
+    if ports and handle is not None and _port(fields, source, handle) is None:
         return None
-    port = handle if source.ports else None
+    port = handle if ports else None
     return Edge(source.id, target.id, port, False, fields.pointer)
 
 

@@ -25,11 +25,13 @@ from permaflow.plan import (
     AtLeast,
     Never,
     Node,
+    Or,
     Ref,
     Settled,
     Trigger,
     When,
 )
+from specs.approval_ports import main_port, settle
 from specs.documents import Step, jumps_of, round_trip
 from specs.edges import Edge
 from specs.ordering import Graph, Losers, cycles, reverse, starts, topological
@@ -49,6 +51,7 @@ class Wiring:
     def connect(self) -> dict[str, Node]:
         """The nodes of the plan, in the order of the document; of use only without problems."""
         steps, into, graph = self.steps, self._incoming(), self._graph()
+        settle(steps, ((edge.source, edge.port) for edge in self.edges))
         for ring in cycles(graph):
             steps[ring[0]].problem(
                 "",
@@ -159,11 +162,16 @@ class Wiring:
             )
         return terms[0] if len(terms) == 1 else AtLeast(need, terms)
 
-    def _ref(self, edge: Edge, forked: set[str]) -> Ref:
+    def _ref(self, edge: Edge, forked: set[str]) -> When:
         if edge.on_failure:
             return Ref(edge.source, FAILURES)
         goes_on = self.steps[edge.source].on_error is CONTINUE and edge.source not in forked
-        return Ref(edge.source, ANY_RESULT if goes_on else TAKEN, edge.port)
+        main = None if edge.port else main_port(self.steps[edge.source])
+        if not goes_on:
+            return Ref(edge.source, TAKEN, edge.port or main)
+        if main is not None:
+            return Or((Ref(edge.source, TAKEN, main), Ref(edge.source, FAILURES)))
+        return Ref(edge.source, ANY_RESULT, edge.port)
 
     def _most_taken(self, edges: list[Edge]) -> int:
         """How many of these edges can be taken in one run: ports, failures and triggers exclude

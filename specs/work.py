@@ -8,8 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from permaflow.plan import Branch, Delay, Json, Loop, Pass, Task, TaskTypes, Trigger, Work
-from specs import logic
+from permaflow.plan import (
+    Branch,
+    Delay,
+    Json,
+    Loop,
+    Pass,
+    Question,
+    Task,
+    TaskTypes,
+    Trigger,
+    Work,
+)
+from specs import approvals, logic
 from specs.expressions import NAMES, Names
 from specs.reading import Fields, Report, shown
 from specs.templates import Look, read_config
@@ -21,6 +32,7 @@ _LOGIC: dict[str, Callable[[Fields, Look], Work]] = {
     "logic_switch": logic.read_switch,
     "logic_loop": logic.read_loop,
     "logic_delay": logic.read_delay,
+    "logic_approval": approvals.read_approval,
 }
 INLINE = frozenset({*_LOGIC, *PASSING})
 """Types that the orchestrator works off by itself."""
@@ -64,6 +76,8 @@ def read_work(
 
 def ports_of(work: Work) -> tuple[str, ...]:
     """The ports that a node may end through, as far as the document tells."""
+    if isinstance(work, Question) and work.kind == approvals.KIND:
+        return approvals.PORTS
     if not isinstance(work, Branch):
         return ()
     names = [name for name, _ in work.cases]
@@ -73,4 +87,4 @@ def ports_of(work: Work) -> tuple[str, ...]:
 
 
 def may_fail(work: Work) -> bool:
-    return isinstance(work, Task | Branch | Delay | Loop)
+    return isinstance(work, Task | Branch | Delay | Loop | Question)

@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fix_up",
     "tests.fix_mail",
     "tests.fix_node",
+    "tests.fix_approvals",
 ]
 
 

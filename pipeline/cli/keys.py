@@ -26,6 +26,9 @@ def create(
         list[str] | None,
         typer.Option(help="What it may do, e.g. runs:write; may be given several times. All."),
     ] = None,
+    user: Annotated[
+        str, typer.Option(help="Whose key it is: the user that approvals and audits name.")
+    ] = "",
     org: OrgName = "default",
     url: Url = None,
     json: Json = False,
@@ -37,6 +40,7 @@ def create(
 
     \b
     permaflow key create ci --scope runs:write --scope runs:read
+    permaflow key create "ana's laptop" --user ana --scope approvals:read --scope approvals:write
     export PERMAFLOW_API_KEY=$(permaflow key create laptop)
     """
     from permaflow.errors import InputError
@@ -46,9 +50,9 @@ def create(
     unknown = sorted(set(scope or ()) - set(SCOPES))
     if unknown:
         raise InputError(f"There is no scope {unknown[0]}; there are {', '.join(SCOPES)}.")
-    made, text = wait_for(_create(database_url(url), org, name, scope or list(SCOPES)))
+    made, text = wait_for(_create(database_url(url), org, name, scope or list(SCOPES), user))
     if json:
-        as_json({"id": made.id, "org": org, "scopes": made.scopes, "key": text})
+        as_json({"id": made.id, "org": org, "scopes": made.scopes, "user": user, "key": text})
     else:
         print(text)
         note(f"Key {made.id} of {org}. Keep it: only its hash is stored.")
@@ -106,13 +110,15 @@ def revoke(
         note(f"Key {key_id} is revoked.")
 
 
-async def _create(url: str, slug: str, name: str, scopes: list[str]) -> tuple[ApiKey, str]:
+async def _create(
+    url: str, slug: str, name: str, scopes: list[str], user: str
+) -> tuple[ApiKey, str]:
     from pipeline.store import keys, orgs
     from pipeline.store.database import Database
 
     async with Database(url, size=1) as database:
         org = await database.run(orgs.ensure, slug)
-        return await database.run(keys.create, org.id, name, scopes)
+        return await database.run(keys.create, org.id, name, scopes, user_name=user)
 
 
 async def _list(url: str, slug: str) -> list[ApiKey]:

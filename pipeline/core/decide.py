@@ -239,18 +239,26 @@ class _Turn:
         elif timer.kind == "delay":
             self._pass(self.run.scopes[timer.scope], timer.node)
         elif timer.kind == "timeout":
-            scope, node = self.run.scopes[timer.scope], self.run.plan_node(timer.node)
-            attempt = scope.nodes[node.id].attempt
-            if isinstance(node.work, Question) and (port := node.work.timeout_port) is not None:
-                self.write(Succeeded(scope.id, node.id, attempt, {"timed_out": True}, port))
-                self._ended(self.run.scopes.get(scope.id), node.id)
-                return
-            message = f"`{node.id}` took longer than its timeout."
-            self._fail(scope, node, attempt, "timeout", message, timed_out=True)
+            self._time_out(self.run.scopes[timer.scope], self.run.plan_node(timer.node))
         else:
             node = self.run.plan_node(timer.node)
             if self._within_limit(node):
                 self._attempt(self.run.scopes[timer.scope], node)
+
+    def _time_out(self, scope: Scope, node: Node) -> None:
+        attempt = scope.nodes[node.id].attempt
+        work, dropped = node.work, self.run.dropped_questions
+        first = len(dropped)
+        if isinstance(work, Question) and work.timeout_port is not None:
+            output = {"timed_out": True} if work.timeout_output is None else work.timeout_output
+            self.write(Succeeded(scope.id, node.id, attempt, output, work.timeout_port))
+            self._ended(self.run.scopes.get(scope.id), node.id)
+        else:
+            message = f"`{node.id}` took longer than its timeout."
+            self._fail(scope, node, attempt, "timeout", message, timed_out=True)
+        if isinstance(work, Question):
+            # Nobody answered: an answer that is there after all counts before this does.
+            dropped[first] = dropped[first]._replace(answered=False)
 
     # --- the start, and what follows from an ended node -------------------------------------------
 
@@ -396,7 +404,7 @@ class _Turn:
             self._fail(scope, node, state.attempt, error.code, str(error))
             return
         if isinstance(node.work, Question):
-            self.write(Asked(scope.id, node.id, attempt))
+            self.write(Asked(scope.id, node.id, attempt, node.work.kind))
             self.effects.append(Ask(scope.id, node.id, attempt, node.work.kind, config))
             self._limit(scope, node)
             return

@@ -99,11 +99,12 @@ class Waiting(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A question went out; its answer, or its timeout, ends this attempt."""
+    """A question of this kind went out; its answer, or its timeout, ends this attempt."""
 
     scope: str
     node: str
     attempt: int
+    kind: str = ""
 
 
 class Skipped(NamedTuple):

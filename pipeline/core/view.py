@@ -43,6 +43,7 @@ class Step:
     """One node in one scope. `ref` names an output that is kept apart.
 
     The output of a loop is how many items it has and how many failed; theirs are in their scopes.
+    `waits_for` is the kind of the question that it has put.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Step:
         "scope",
         "started_at",
         "status",
+        "waits_for",
     )
 
     def __init__(self, scope: str, node: str, at: datetime) -> None:
@@ -73,6 +75,7 @@ class Step:
         self.is_loop = False
         self.log: list[str] = []
         self.ref: str | None = None
+        self.waits_for = ""
 
 
 class History:
@@ -104,6 +107,7 @@ class History:
                 step = self._begin(scope, node, at)
                 step.attempts = attempt
                 step.status = "waiting" if isinstance(entry, Asked) else "running"
+                step.waits_for = getattr(entry, "kind", "")
             case Succeeded(scope, node, attempt, output, port, ref):
                 step = self._step(scope, node, at)
                 if not step.is_loop:

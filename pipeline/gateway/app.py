@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pipeline.gateway import shapes, shapes_catalogue
+from pipeline.gateway.approval_doors import open_approvals, open_groups
 from pipeline.gateway.auth import PUBLIC, Guard
 from pipeline.gateway.catalogue import ROOT as CATALOGUE
 from pipeline.gateway.catalogue import CatalogueDoor
@@ -58,6 +59,8 @@ class Application:
         self.feed = Feed(ports.bus)
         _open_runs(self.doors, ports, Streams(ports, self.feed, self.guard))
         _open_records(self.doors, ports)
+        open_approvals(self.doors, ports)
+        open_groups(self.doors, ports)
         _open_catalogue(self.doors, ports)
         health = Health(ops, lambda: describe(self.doors))
         _open_health(self.doors, health)

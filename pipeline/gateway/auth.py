@@ -25,6 +25,8 @@ SCOPES = frozenset(
         "runs:write",
         "records:read",
         "records:write",
+        "approvals:read",
+        "approvals:write",
         ADMIN,
     }
 )

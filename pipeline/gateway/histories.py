@@ -16,6 +16,7 @@ from pipeline.core.program import Program
 from pipeline.core.state import Run as Replayed
 from pipeline.core.view import History
 from pipeline.gateway.ports import Ports
+from pipeline.ids import question_id
 from pipeline.store import payloads, runs
 from pipeline.store.runs import JournalRow, Run
 
@@ -29,11 +30,18 @@ LONG = 200
 """Rows from which on a journal is folded in a thread, so that nobody waits for it."""
 
 RUNS = "/workflows/v1/runs"
+APPROVALS = "/workflows/v1/approvals"
 
 
 def reference(run_id: UUID, ref: UUID | str) -> dict[str, str]:
     """What stands for a value that is kept apart."""
     return {"$ref": f"{RUNS}/{run_id}/values/{ref}"}
+
+
+def approval_of(run_id: UUID, scope: str, node: str, attempt: int) -> dict[str, str]:
+    """The approval that an attempt of a step has asked for."""
+    found = question_id(run_id, scope, node, attempt)
+    return {"id": str(found), "href": f"{APPROVALS}/{found}"}
 
 
 def entries_of(row: JournalRow) -> list[Entry]:

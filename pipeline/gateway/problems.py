@@ -27,6 +27,7 @@ STATUSES: Mapping[str, int] = {
     "invalid_input": 422,
     "limit_exceeded": 422,
     "evaluation": 422,
+    "forbidden": 403,
     "not_found": 404,
     "wrong_state": 409,
     "conflict": 409,

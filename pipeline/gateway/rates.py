@@ -15,12 +15,16 @@ from pipeline.gateway.problems import Refusal
 MOST = 10_000
 """Buckets that are kept; the one that was used least recently makes room, and is full again."""
 
+WEBHOOKS = "This address takes {rate:g} deliveries a second (PERMAFLOW_WEBHOOK_RATE)."
+
 
 class Rates:
     """Buckets that hold `rate` tokens (at least one) and are filled again within a second."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, says: str = WEBHOOKS) -> None:
+        """`says` is what those are told who come too often."""
         self.rate = rate
+        self._says = says
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> None:
@@ -39,7 +43,7 @@ class Rates:
             raise Refusal(
                 429,
                 "too_many_requests",
-                f"This address takes {self.rate:g} deliveries a second (PERMAFLOW_WEBHOOK_RATE).",
+                self._says.format(rate=self.rate),
                 headers={"retry-after": str(wait)},
             )
         if len(self._buckets) > MOST:

@@ -9,10 +9,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from permaflow.errors import NotFoundError
+from permaflow.errors import ForbiddenError, NotFoundError
 from permaflow.plan import Json, TriggerSpec
 from pipeline.gateway.answers import JSON
-from pipeline.gateway.auth import caller_of, name_of
+from pipeline.gateway.auth import ADMIN, caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, read_json, validate
 from pipeline.gateway.input_schemas import misfits
 from pipeline.gateway.ports import Ports
@@ -21,6 +21,7 @@ from pipeline.gateway.shapes import RunBody
 from pipeline.ids import new_id
 from pipeline.store import payloads, runs
 from pipeline.store.database import Connection
+from pipeline.store.keys import Caller
 from pipeline.store.runs import Run
 from pipeline.store.starts import NOT_ACTIVE, Duplicate, Started, StartRequest, run_key
 
@@ -67,7 +68,7 @@ class RunStarts:
             type=body.type,
             resource_type=body.resource_type,
             resource_id=body.resource_id,
-            requested_by=body.requested_by or name_of(caller),
+            requested_by=_requester(caller, body.requested_by),
         )
         match await self._ports.starts.start(wanted):
             case Started(run_id=run_id, version=version):
@@ -94,6 +95,17 @@ class RunStarts:
                 )
             case _:
                 raise NotFoundError(NOT_ACTIVE)
+
+
+def _requester(caller: Caller, wanted: str) -> str:
+    """Who asks for a run. What a person asks for is not put down to another: who asked may not
+    decide about its approvals.
+    """
+    if wanted and caller.user_name and wanted != caller.user_name and ADMIN not in caller.scopes:
+        raise ForbiddenError(
+            f"The API key is {caller.user_name}'s: `requested_by` cannot name somebody else."
+        )
+    return wanted or name_of(caller)
 
 
 def as_trigger(trigger: TriggerSpec | None, data: Json) -> Json:

@@ -14,11 +14,12 @@ from starlette.responses import Response
 
 from permaflow.errors import NotFoundError, StateError
 from pipeline import starter
+from pipeline.core.approval import KIND as APPROVAL
 from pipeline.gateway import answers
 from pipeline.gateway.answers import JSON, answer
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import parse_json, read_bytes, validate
-from pipeline.gateway.histories import Histories, input_of, reference
+from pipeline.gateway.histories import Histories, approval_of, input_of, reference
 from pipeline.gateway.metrics import aware
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.run_starts import ROOT, links
@@ -155,6 +156,9 @@ class Runs:
                     error=step.error,
                     log=step.log,
                     output=output,
+                    approval=approval_of(run_id, step.scope, step.node, step.attempts)
+                    if step.waits_for == APPROVAL
+                    else None,
                 )
             )
         return answers.page(request, found, limit, views, str(first + limit))

@@ -270,7 +270,8 @@ class RunView(RunSummary):
 class StepView(View):
     """One node in one scope (`""`, or an iteration such as `each[3]`), as of its last attempt.
 
-    A large output is `{"$ref": path}`. `log` is what its attempts wrote.
+    A large output is `{"$ref": path}`. `log` is what its attempts wrote. `approval` leads to the
+    approval that it has asked for.
     """
 
     scope: str
@@ -285,6 +286,7 @@ class StepView(View):
     error: dict[str, Any] | None
     log: list[str] = []
     output: Any = None
+    approval: Links | None = None
 
 
 class MetricView(View):

@@ -24,10 +24,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from permaflow.errors import NotFoundError
+from pipeline.core.approval import KIND as APPROVAL
 from pipeline.core.view import RUN_COMPLETED, tell
 from pipeline.gateway.auth import Guard, bearer, caller_of
 from pipeline.gateway.feed import Feed, Watcher
-from pipeline.gateway.histories import entries_of, reference
+from pipeline.gateway.histories import approval_of, entries_of, reference
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
 from pipeline.store import runs
@@ -179,6 +180,8 @@ def _event(run_id: UUID, row: JournalRow, place: int, name: str, data: dict[str,
     ref = data.pop("ref", None)
     if ref is not None:
         data["output"] = reference(run_id, str(ref))
+    if data.get("kind") == APPROVAL:
+        data["approval"] = approval_of(run_id, data["scope"], data["node"], data["attempt"])
     return _text(f"{row.seq}.{place}", name, {"run_id": run_id, "at": row.at, **data})
 
 

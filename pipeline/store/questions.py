@@ -33,7 +33,9 @@ class Kind:
     withdraw: LiteralString | None = None
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Kind] = {
+    "approval": Kind(query("approvals.ask"), query("approvals.withdraw")),
+}
 
 
 def statements(

@@ -15,6 +15,7 @@ _MAKE_PARTITIONS = query("retention.make_partitions")
 _DROP_OLDEST_MONTH = query("retention.drop_oldest_month")
 _CUTOFF = query("retention.cutoff")
 _PRUNE_KEYS = query("retention.prune_keys")
+_PRUNE_APPROVALS = query("approvals.prune")
 _PRUNE_DEAD_LETTERS = query("dead_letters.prune")
 
 
@@ -46,6 +47,11 @@ async def prune_keys(database: Database, days: int, batch: int = BATCH) -> int:
 async def prune_dead_letters(database: Database, days: int, batch: int = BATCH) -> int:
     """Removes messages that nobody has dealt with for `days`; answers how many."""
     return await _prune(database, _PRUNE_DEAD_LETTERS, days, batch)
+
+
+async def prune_approvals(database: Database, days: int, batch: int = BATCH) -> int:
+    """Removes approvals that were closed more than `days` ago; answers how many."""
+    return await _prune(database, _PRUNE_APPROVALS, days, batch)
 
 
 async def _prune(database: Database, text: LiteralString, days: int, batch: int) -> int:

@@ -38,6 +38,11 @@
 -- timer              what is due, and when
 -- question           what a run has asked people, a change or a child run, until that is over
 -- answer             the first answer to each, until the run has taken it in
+-- user_group         groups of users, and user_group_member who is in them
+-- approval           what people are asked, and what it came to; `next_at` is when to remind or to escalate
+-- approval_assignee  whom it asks: users, groups, and those who handed over
+-- approval_event     who decided what, who handed over to whom, reminders and escalations; rows never change
+-- approval_link      links that decide; the secret is kept as a hash
 -- lease              long steps that a runner holds
 -- record             the built-in document store; watched by change data capture
 -- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
@@ -50,7 +55,7 @@
 -- Only the clock of the database counts; times are timestamptz. What is written gets `clock_timestamp()`; what is
 -- compared is `statement_timestamp()`, because an index cannot be searched for a moment that moves. Ids are UUIDv7 and
 -- come from the caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
--- Locks are taken in the order workflow, run, run_key, timer, question, answer, lease, kafka_offset, generation, and within a table in the order
+-- Locks are taken in the order workflow, run, run_key, timer, approval, question, answer, lease, kafka_offset, generation, and within a table in the order
 -- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
 -- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees
 -- the organisation that the transaction has chosen; to choose none is an error. permaflow_engine sees all.
@@ -257,6 +262,91 @@ create table answer (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index answer_by_run on answer (run_id);
 
+-- Approvals --------------------------------------------------------------------------------------
+
+create table user_group (
+  org_id      uuid not null references org,
+  name        text not null,
+  created_at  timestamptz not null default clock_timestamp(),
+  updated_at  timestamptz not null default clock_timestamp(),
+  primary key (org_id, name)
+);
+
+create table user_group_member (
+  org_id      uuid not null,
+  group_name  text not null,
+  person      text not null,
+  primary key (org_id, group_name, person),
+  foreign key (org_id, group_name) references user_group on delete cascade
+);
+create index user_group_member_by_person on user_group_member (org_id, person);
+
+create table approval (
+  id          uuid primary key,
+  org_id      uuid not null,
+  run_id      uuid not null,
+  scope       text not null,
+  node        text not null,
+  attempt     int  not null,
+  status      text not null default 'pending' check (status in ('pending', 'approved', 'rejected', 'timed_out',
+                'withdrawn')),
+  to_all      bool not null,
+  requester   text not null default '',
+  terms       json not null,
+  reminders   int  not null default 0,
+  level       int  not null default 0,
+  next_at     timestamptz,
+  asked_at    timestamptz not null default clock_timestamp(),
+  expires_at  timestamptz,
+  closed_at   timestamptz,
+  closed_by   text not null default '',
+  unique (run_id, scope, node, attempt),
+  constraint closed_or_pending check ((closed_at is null) = (status = 'pending')),
+  constraint nothing_due_when_closed check (status = 'pending' or next_at is null)
+);
+create index approval_pending on approval (org_id, id desc) where status = 'pending';
+create index approval_to_all on approval (org_id, id desc) where status = 'pending' and to_all;
+create index approval_due on approval (next_at) where next_at is not null;
+create index approval_closed on approval (closed_at) where closed_at is not null;
+
+-- Whom it asks. `away`: somebody who was asked, and handed over.
+create table approval_assignee (
+  approval_id  uuid not null references approval on delete cascade,
+  kind         text not null check (kind in ('user', 'group', 'away')),
+  name         text not null,
+  org_id       uuid not null,
+  is_open      bool not null default true,
+  primary key (approval_id, kind, name)
+);
+create index approval_assignee_by_name on approval_assignee (org_id, kind, name) where is_open;
+
+-- What was done about it; rows are never changed.
+create table approval_event (
+  id           uuid primary key,
+  org_id       uuid not null,
+  approval_id  uuid not null references approval on delete cascade,
+  kind         text not null check (kind in ('approve', 'reject', 'delegate', 'remind', 'escalate')),
+  person       text not null default '',
+  details      json not null default '{}',
+  comment      text not null default '',
+  via          text not null default '',
+  at           timestamptz not null default clock_timestamp()
+);
+create index approval_event_of on approval_event (approval_id, at);
+create unique index one_decision_each on approval_event (approval_id, person) where kind in ('approve', 'reject');
+
+create table approval_link (
+  id             text primary key,
+  org_id         uuid not null,
+  approval_id    uuid not null references approval on delete cascade,
+  person         text not null,
+  decision       text not null check (decision in ('approve', 'reject')),
+  secret_sha256  bytea not null check (octet_length(secret_sha256) = 32),
+  created_at     timestamptz not null default clock_timestamp(),
+  expires_at     timestamptz not null
+);
+create index approval_link_of on approval_link (approval_id);
+
 create table lease (
   run_id    uuid not null,
   step      text not null,
@@ -366,18 +456,26 @@ revoke all on function protect(regclass, text) from public;
 select protect('org', 'id');
 select protect(name::regclass, 'org_id')
 from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook', 'workflow_stats', 'run', 'journal',
-  'payload', 'run_key', 'timer', 'question', 'answer', 'lease', 'record', 'dead_letter', 'audit']) as name;
+  'payload', 'run_key', 'timer', 'question', 'answer', 'user_group', 'user_group_member', 'approval', 'approval_assignee',
+  'approval_event', 'approval_link', 'lease', 'record', 'dead_letter', 'audit']) as name;
 
 revoke all on schema permaflow from public;
 grant usage on schema permaflow to permaflow_gateway, permaflow_engine;
 grant select, insert, update, delete on all tables in schema permaflow to permaflow_engine;
 
+-- What was done about an approval is never changed.
+revoke update on approval_event from permaflow_engine;
+
 grant select on org, workflow_stats, journal, question, dead_letter to permaflow_gateway;
 grant select, insert on workflow_version, run_key, audit to permaflow_gateway;
 grant select, insert, update on api_key, workflow to permaflow_gateway;
-grant select, insert, update, delete on trigger, webhook, record to permaflow_gateway;
+grant select, insert, update, delete on trigger, webhook, record, user_group, user_group_member to permaflow_gateway;
 grant select, insert on run, payload, answer to permaflow_gateway;
 grant update (cancel_at, cancel_by) on run to permaflow_gateway;
+grant select on approval to permaflow_gateway;
+grant select, insert on approval_assignee, approval_event, approval_link to permaflow_gateway;
+grant update (status, closed_at, closed_by, next_at) on approval to permaflow_gateway;
+grant update (is_open) on approval_assignee to permaflow_gateway;
 grant select, update on generation to permaflow_gateway;
 
 -- What must be found before the organisation is known ----------------------------------------------
@@ -407,6 +505,52 @@ $$;
 revoke all on function api_key_by_id(text), webhook_by_token(text), org_by_slug(text) from public;
 grant execute on function api_key_by_id(text), webhook_by_token(text), org_by_slug(text)
   to permaflow_gateway, permaflow_engine;
+
+-- Approvals --------------------------------------------------------------------------------------
+
+-- Where a link leads; found before the organisation is known.
+create function approval_link_by_id(wanted text)
+returns table (id text, org_id uuid, approval_id uuid, person text, decision text, secret_sha256 bytea,
+  expires_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select id, org_id, approval_id, person, decision, secret_sha256, expires_at
+  from permaflow.approval_link where id = wanted
+$$;
+
+-- Ends approvals whose steps are over. One that was decided, while its step ends for another reason, is a conflict:
+-- its answer counts, and the run has to take it in first.
+create function close_approvals(run_ids uuid[], scopes text[], nodes text[], attempts int[], were_answered bool[]) returns int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  closed int;
+begin
+  with gone as (
+    select * from unnest(run_ids, scopes, nodes, attempts) as gone (run_id, scope, node, attempt)
+  ), ended as (
+    update permaflow.approval
+    set status = case when expires_at <= clock_timestamp() + interval '1 second' then 'timed_out' else 'withdrawn' end,
+      closed_at = clock_timestamp(), next_at = null
+    from gone
+    where approval.run_id = gone.run_id and approval.scope = gone.scope and approval.node = gone.node
+      and approval.attempt = gone.attempt and status = 'pending'
+    returning id
+  )
+  update permaflow.approval_assignee set is_open = false from ended where approval_id = ended.id;
+  get diagnostics closed = row_count;
+  if exists (
+    select from unnest(run_ids, scopes, nodes, attempts, were_answered) as gone (run_id, scope, node, attempt, answered)
+    join permaflow.approval using (run_id, scope, node, attempt)
+    join permaflow.question using (run_id, scope, node, attempt)
+    where not answered and approval.status in ('approved', 'rejected')
+  ) then
+    raise exception 'an approval was decided meanwhile' using errcode = 'unique_violation';
+  end if;
+  return closed;
+end $$;
+
+revoke all on function approval_link_by_id(text), close_approvals(uuid[], text[], text[], int[], bool[]) from public;
+grant execute on function approval_link_by_id(text) to permaflow_gateway, permaflow_engine;
+grant execute on function close_approvals(uuid[], text[], text[], int[], bool[]) to permaflow_engine;
 
 -- Partitions by the time that a UUIDv7 carries -------------------------------------------------------
 

@@ -20,7 +20,7 @@ PROMISED = {
     "A": [
         *range(1, 18),
         *range(20, 26),
-        *range(29, 52),
+        *range(29, 54),
         56,
         *range(59, 72),
         *range(75, 79),

@@ -252,6 +252,5 @@ def test_the_states_that_are_drawn_are_those_of_the_code(docs: dict[str, str]) -
         "iteration_failed",
         "cancel_requested",
         "finished",
-        "asked",
     }
     assert reasons == set(TAGS.values()) - silent

@@ -22,7 +22,7 @@ from pipeline.gateway.auth import PUBLIC, SCOPES, Guard
 from pipeline.gateway.doors import Door
 from pipeline.gateway.doors import Doors as GatewayDoors
 from pipeline.store import keys, payloads
-from pipeline.store.database import Database
+from pipeline.store.database import Connection, Database
 from tests.fix_gateway import DEFINITIONS, RUNS, Doors, Gate, call, graph, save_active, webhook
 from tests.fix_store import append, finish
 
@@ -33,7 +33,15 @@ OPEN = {
     "GET /version",
     "GET /openapi.json",
     "POST /webhooks/workflow/{url_token}",
+    "GET /workflows/v1/approvals/links/{token}",
+    "POST /workflows/v1/approvals/links/{token}",
 }
+
+APPROVAL = b"""
+    insert into permaflow.approval (id, org_id, run_id, scope, node, attempt, to_all, terms)
+    values (%(id)s, %(org)s, %(run)s, '', 'ask', 1, true, '{"title": "canary", "description": "",
+      "users": [], "groups": [], "to_all": true, "need": 1, "veto": true, "escalation": [],
+      "delegation": true, "self_approval": true, "on_reject": "fail", "on_timeout": "fail"}')"""
 
 
 def name_of(door: Door) -> str:
@@ -46,10 +54,14 @@ def guarded(gate: Gate) -> Iterator[Door]:
 
 async def ask(client: httpx.AsyncClient, door: Door, **names: object) -> httpx.Response:
     path = door.path
-    for part in ("workflow_id", "run_id", "version", "node", "value_id", "record_id"):
+    parts = ("workflow_id", "run_id", "version", "node", "value_id", "record_id", "approval_id")
+    for part in (*parts, "group"):
         path = path.replace(f"{{{part}}}", str(names.get(part, uuid7())))
     path = path.replace("{object_name}", str(names.get("object_name", "orders")))
     body = {"definition": graph(call()), "status": "paused", "secret": "s", "data": {}}
+    body |= {"decision": "approve", "to": "bob", "members": []}
+    if door.needs == "admin":
+        body["user"] = "ana"
     if door.body is not None:
         allowed = door.body.model_fields
         sent: dict[str, Any] = {name: value for name, value in body.items() if name in allowed}
@@ -166,7 +178,13 @@ async def theirs(doors: Doors, store: Database, org: UUID) -> dict[str, object]:
     await store.run(payloads.put, [payloads.Payload(value_id, org, b'"canary"', run_id)])
     body = {"id": "r1", "data": {"text": "canary"}}
     assert (await door.post("/records/v1/orders", json=body)).status_code == 201
+    approval = uuid7()
+    await store.run(Connection.execute, APPROVAL, {"id": approval, "org": org, "run": run_id})
+    members = {"members": ["canary"]}
+    assert (await door.put("/workflows/v1/groups/staff", json=members)).status_code == 201
     return {
+        "approval_id": approval,
+        "group": "staff",
         "workflow_id": active["id"],
         "version": 1,
         "node": "hook",
@@ -181,12 +199,12 @@ async def test_another_organisation_finds_nothing_of_ours(
     gate: Gate, doors: Doors, theirs: dict[str, object], other_org: UUID
 ) -> None:
     stranger, owner = await doors(org=other_org), await doors()
-    makes = "PUT /records/v1/{object_name}/{record_id}"
-    for door in sorted(guarded(gate), key=lambda door: name_of(door) == makes):
+    makes = {"PUT /records/v1/{object_name}/{record_id}", "PUT /workflows/v1/groups/{group}"}
+    for door in sorted(guarded(gate), key=lambda door: name_of(door) in makes):
         answer = await ask(stranger, door, **theirs)
         assert b"canary" not in answer.content, name_of(door)
         named = any(f"{{{name}}}" in door.path for name in theirs if name != "object_name")
-        if name_of(door) == makes:
+        if name_of(door) in makes:
             assert answer.status_code == 201  # their own, of the same name
         elif named:
             assert answer.status_code == 404, name_of(door)

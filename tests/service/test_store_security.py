@@ -36,17 +36,26 @@ async def fill(store: Database, org: UUID) -> UUID:
     )
     await append(store, org, run_id, 1)
     await store.run(keys.create, org, "key", ["runs:read"])
+    values = {"run": run_id, "org": org, "workflow": workflow_id, "id": uuid7()}
     for statement in (
         "insert into permaflow.timer values (%(run)s, 'k', %(org)s, now())",
         "insert into permaflow.lease values (%(run)s, 's', 1, %(org)s, 'h', now(), now())",
         "insert into permaflow.question values (%(id)s, %(org)s, %(run)s, '', 'n', 1, 'k', '{}')",
         "insert into permaflow.answer values (%(id)s, %(org)s, %(run)s, '', 'n', 1)",
+        "insert into permaflow.user_group (org_id, name) values (%(org)s, 'g')",
+        "insert into permaflow.user_group_member values (%(org)s, 'g', 'ana')",
+        "insert into permaflow.approval (id, org_id, run_id, scope, node, attempt, to_all, terms)"
+        " values (%(id)s, %(org)s, %(run)s, '', 'n', 1, true, '{}')",
+        "insert into permaflow.approval_assignee values (%(id)s, 'user', 'ana', %(org)s)",
+        "insert into permaflow.approval_event (id, org_id, approval_id, kind)"
+        " values (%(id)s, %(org)s, %(id)s, 'remind')",
+        "insert into permaflow.approval_link values (%(org)s::text, %(org)s, %(id)s, 'ana',"
+        " 'approve', sha256(''), now(), now())",
         "insert into permaflow.record (org_id, object, id, data) values (%(org)s, 'o', 'i', '{}')",
         "insert into permaflow.dead_letter values (%(id)s, %(org)s, 's', 'p', 'r', '')",
         "insert into permaflow.audit values (%(id)s, %(org)s, 'a', 'b', 'c')",
         "insert into permaflow.workflow_stats values (%(workflow)s, %(org)s)",
     ):
-        values = {"run": run_id, "org": org, "workflow": workflow_id, "id": uuid7()}
         await store.run(Connection.execute, statement.encode(), values)
     return workflow_id
 
@@ -71,7 +80,7 @@ async def test_another_organisation_has_no_rows_in_any_table(
     await fill(store, org)
     await fill(store, other_org)
     tables = [row[0] for row in await execute(store, OWNED)]
-    assert len(tables) == 17
+    assert len(tables) == 23
     for table in tables:
         whole = f"select from permaflow.{table} where org_id = %s"
         assert (await store.run(Connection.execute, whole.encode(), (org,))).rowcount >= 1, table

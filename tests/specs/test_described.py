@@ -28,6 +28,23 @@ SOUND: dict[str, list[Any]] = {
     "logic_switch": [{"value": "{{trigger.state}}", "cases": ["a", "b"], "default": "other"}],
     "logic_loop": [{"items": "{{trigger.items}}"}, {"items": [1], "mode": "sequential"}],
     "logic_delay": [{"duration": "90s"}, {"duration": 5}, {"until": "2030-01-01T00:00:00Z"}],
+    "logic_approval": [
+        {},
+        {"assignees": "{{trigger.owner}}", "quorum": "all", "veto": False},
+        {
+            "title": "Order {{trigger.id}}",
+            "form": {"type": "object"},
+            "assignees": ["ana", "group:finance"],
+            "quorum": {"at_least": 2},
+            "reminder": {"after": "1h", "every": "1d", "at_most": 3},
+            "escalation": [{"after": "2d", "assignees": ["boss"]}],
+            "timeout_seconds": 86400,
+            "on_timeout": "reject",
+            "on_reject": "branch",
+            "delegation": True,
+            "self_approval": True,
+        },
+    ],
     "logic_parallel": [{}],
     "logic_join": [{}],
     "meta_error": [{}],
@@ -38,6 +55,13 @@ UNSOUND: dict[str, list[Any]] = {
     "logic_switch": [{"value": 1}],
     "logic_loop": [{}, {"items": [], "mode": "sideways"}, {"items": [], "max_items": 0}],
     "logic_delay": [{"duration": {"a": 1}}],
+    "logic_approval": [
+        {"quorum": "most"},
+        {"form": 5},
+        {"on_timeout": "wait"},
+        {"reminder": "daily"},
+        {"delegation": "yes"},
+    ],
 }
 
 

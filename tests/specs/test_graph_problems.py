@@ -22,7 +22,7 @@ from tests.specs.graphs import START, call, check, graph, loop, only_problem, pa
         (graph([{**START, "id": "a/b"}]), "/nodes/0/id", "cannot name a step"),
         (graph([START, START]), "/nodes/1/id", "also the id of node 0"),
         (graph([{"id": "a", "type": "action_htp"}]), "/nodes/0/type", "did you mean `action_http`"),
-        (graph([{"id": "a", "type": "logic_approval"}]), "/nodes/0/type", "There is no type"),
+        (graph([{"id": "a", "type": "logic_agreement"}]), "/nodes/0/type", "There is no type"),
         (graph([{**START, "cofnig": {}}]), "/nodes/0/cofnig", "did you mean `config`"),
         (graph([call("a", config=[])]), "/nodes/0/config", "must be an object"),
         (graph([call("a", config={})]), "/nodes/0/config/url", "`url` is missing"),

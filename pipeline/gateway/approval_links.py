@@ -1,0 +1,193 @@
+"""Links that decide about an approval, for people who have no API key.
+
+Mail scanners and previews follow links: GET shows what a link would do, and only POST does it. A
+link speaks for one person with one decision; whether that person may decide is looked at when it is
+used, like everybody else's right.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import datetime, timedelta
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+
+from permaflow.errors import ForbiddenError, NotFoundError
+from pipeline.gateway.answers import answer
+from pipeline.gateway.approvals import MOST_BYTES, ROOT, respond
+from pipeline.gateway.auth import caller_of
+from pipeline.gateway.bodies import parse_json, read, read_bytes, validate
+from pipeline.gateway.ports import Ports
+from pipeline.gateway.rates import Rates
+from pipeline.gateway.shapes_approvals import (
+    Decision,
+    LinkBody,
+    LinkedView,
+    LinkResponse,
+    LinksView,
+    LinkView,
+)
+from pipeline.store import approval_links, approvals, audit
+from pipeline.store.approval_links import Link
+from pipeline.store.approvals import Approval
+from pipeline.store.database import Connection
+from pipeline.store.decisions import Response
+
+PATH = f"{ROOT}/links/{{token}}"
+EACH, ALL = 2.0, 100.0
+"""Uses a second of one link, and of all from one address."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_UNKNOWN = "There is no such link, or its time is over."
+_FORM = "application/x-www-form-urlencoded"
+_HEADERS = {
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-robots-tag": "noindex",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+}
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body {{ font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}
+p {{ white-space: pre-wrap }}</style>
+<h1>{title}</h1>
+<p>{description}</p>
+{rest}
+</html>
+"""
+_ASK = """<form method="post">
+<p><label>Comment<br><input name="comment" maxlength="2000" size="50"></label></p>
+<button>{decision} as {user}</button>
+</form>"""
+
+
+class ApprovalLinks:
+    """The handlers."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._each = Rates(EACH, "A link may be used {rate:g} times a second.")
+        self._all = Rates(ALL, "An address may use links {rate:g} times a second.")
+
+    async def create_approval_links(self, request: Request, approval_id: UUID) -> HttpResponse:
+        """Links with which somebody who was asked decides without an API key. Told once."""
+        caller = caller_of(request)
+        body = await read(request, LinkBody, MOST_BYTES)
+        made = await self._ports.pool.run_as(
+            caller.org, _create, caller.org, approval_id, body, f"key:{caller.key_id}"
+        )
+        base = str(request.base_url).rstrip("/")
+        views = [
+            LinkView(
+                user=body.user,
+                decision=decision,
+                token=token,
+                path=PATH.replace("{token}", token),
+                url=base + PATH.replace("{token}", token),
+                expires_at=expires_at,
+            )
+            for decision, token, expires_at in made
+        ]
+        return answer(LinksView(data=views), 201, {"cache-control": "no-store"})
+
+    async def show_approval_link(self, request: Request, token: str) -> HttpResponse:
+        """What a link would decide. Looking decides nothing."""
+        link = await self._link(request, token)
+        approval = await self._ports.pool.run_as(link.org, approvals.get, link.org, link.approval)
+        if "text/html" in request.headers.get("accept", ""):
+            return _page(approval, link)
+        return answer(_linked(approval, link), headers=_HEADERS)
+
+    async def use_approval_link(self, request: Request, token: str) -> HttpResponse:
+        """Decide as the link says. The body may hold `comment` and `data`, as JSON or as a form."""
+        link = await self._link(request, token)
+        body = await _body(request)
+        response = Response(link.person, link.decision, body.data, body.comment, f"link:{link.id}")
+        approval = await respond(self._ports, link.org, link.approval, response)
+        if "text/html" in request.headers.get("accept", ""):
+            return _page(approval, link, said=True)
+        return answer(_linked(approval, link), headers=_HEADERS)
+
+    async def _link(self, request: Request, token: str) -> Link:
+        self._all.take(request.client.host if request.client else "")
+        self._each.take(token[:20])
+        if not _TOKEN.fullmatch(token):
+            raise NotFoundError(_UNKNOWN)
+        link = await self._ports.pool.run(approval_links.verify, token)
+        if link is None:
+            raise NotFoundError(_UNKNOWN)
+        return link
+
+
+async def _create(
+    connection: Connection, org: UUID, approval_id: UUID, body: LinkBody, via: str
+) -> list[tuple[Decision, str, datetime]]:
+    approval = await approvals.get(connection, org, approval_id)
+    if approval.eligible is not None and body.user not in approval.eligible:
+        raise ForbiddenError(f"{body.user} is not among those who are asked.")
+    if approval.is_barred(body.user):
+        raise ForbiddenError(f"{body.user} asked for this, and may not decide about it.")
+    valid_for = timedelta(seconds=body.valid_for)
+    made: list[tuple[Decision, str, datetime]] = []
+    for decision in dict.fromkeys(body.decisions):
+        token, expires_at = await approval_links.create(
+            connection, org, approval_id, body.user, decision, valid_for
+        )
+        made.append((decision, token, expires_at))
+    details = {"user": body.user, "decisions": body.decisions}
+    await audit.add(connection, org, via, "approval.link", f"approval:{approval_id}", details)
+    return made
+
+
+async def _body(request: Request) -> LinkResponse:
+    raw = await read_bytes(request, MOST_BYTES)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not raw.strip():
+        return LinkResponse()
+    if kind == _FORM:
+        fields = dict(parse_qsl(raw.decode(errors="replace"), max_num_fields=10))
+        return validate(LinkResponse, {"comment": fields.get("comment", "")})
+    return validate(LinkResponse, parse_json(raw, MOST_BYTES))
+
+
+def _linked(approval: Approval, link: Link) -> LinkedView:
+    return LinkedView.model_validate(
+        {
+            "id": link.approval,
+            "status": approval.row.status,
+            "title": approval.terms.title or approval.row.node,
+            "description": approval.terms.description,
+            "data": approval.terms.data,
+            "form": approval.terms.form,
+            "user": link.person,
+            "decision": link.decision,
+            "expires_at": link.expires_at,
+        }
+    )
+
+
+def _page(approval: Approval, link: Link, *, said: bool = False) -> HttpResponse:
+    row, terms = approval.row, approval.terms
+    if said:
+        rest = f"<p>Noted: {link.decision}. It is {html.escape(row.status)} now.</p>"
+    elif not approval.is_pending:
+        rest = f"<p>It is {html.escape(row.status)} already.</p>"
+    else:
+        rest = _ASK.format(decision=link.decision.capitalize(), user=html.escape(link.person))
+    text = _PAGE.format(
+        title=html.escape(terms.title or row.node),
+        description=html.escape(terms.description),
+        rest=rest,
+    )
+    return HttpResponse(text, headers=_HEADERS, media_type="text/html")
