@@ -1,6 +1,6 @@
 """Who else is there, and which partitions are mine.
 
-Processes of a vertex ring `pf.member.<vertex>` once a second. Each computes from those it heard
+Processes of a vertex ring `pf.member.<vertex>` twice a second. Each computes from those it heard
 lately who holds which partition (rendezvous hashing), so nobody is elected and nothing is stored.
 Two processes may disagree for a moment; that costs a conflict or two and nothing else, because the
 journal's primary key is the only lock.
@@ -16,10 +16,10 @@ from uuid import uuid4
 from pipeline.bus.port import Bus
 from pipeline.bus.subjects import PARTITIONS, member
 
-BEAT = 1.0
+BEAT = 0.5
 """Seconds between two rings."""
 
-SILENCE = 3.0
+SILENCE = 2.0
 """Seconds after which a silent member is taken for dead."""
 
 _JOIN, _LEAVE = b"+", b"-"
