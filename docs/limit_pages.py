@@ -9,7 +9,7 @@ from markdown import opening, row, table
 from connectors import guarded_network, http_rules, webhook_signatures
 from permaflow import values
 from pipeline.core import delays
-from pipeline.gateway import connection, run_starts, starts, stream
+from pipeline.gateway import connection, event_stream, run_starts, starts
 from pipeline.settings import Settings
 from pipeline.store import records
 from specs import (
@@ -102,7 +102,7 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
         ("Characters of an `Idempotency-Key`", run_starts.LONGEST_KEY, ""),
         ("Starts that wait for the database at once, for each gateway", starts.MOST_WAITING, ""),
         ("Seconds that a start waits for the database, then 503", starts.LONGEST_WAIT, ""),
-        ("Seconds that a reader of a stream may not read", stream.SLOWEST_READER, ""),
+        ("Seconds that a reader of a stream may not read", event_stream.SLOWEST_READER, ""),
         ("Seconds that a signed time may be away", webhook_signatures.TOLERANCE, ""),
         ("Bytes of a webhook's secret", webhook_signatures.MAX_SECRET_BYTES, ""),
         ("Redirects that an HTTP step follows", http_rules.MAX_REDIRECTS, ""),

@@ -7,6 +7,7 @@ nothing is configured for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Protocol
@@ -70,3 +71,65 @@ class IntegrationProvider(Protocol):
     """
 
     def __call__(self, org: str, http: Http) -> Integrations: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What somebody is told. `link` is where it leads; `data` is for whoever shows it."""
+
+    title: str
+    description: str = ""
+    link: str = ""
+    data: Json = None
+
+
+class Notifications(Protocol):
+    """Tells people of the run's organisation, wherever they watch, and keeps it for them."""
+
+    async def add(self, users: Sequence[str], notice: Notice, *, key: str) -> int:
+        """Tell these users; gives to how many of them it is new.
+
+        What has the same `key` is told once. Raises `InputError` for a name that is none, and
+        `StoreError`s.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file: what it is called, what it is (a media type), and its bytes."""
+
+    name: str
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """Where a file is kept: `link` is its address at the gateway."""
+
+    id: str
+    link: str
+
+
+class Documents(Protocol):
+    """Files of the run's organisation. They are kept as long as finished runs are."""
+
+    async def put(self, document: Document, *, key: str) -> StoredDocument:
+        """Keep a file. One that was put with the same `key` stays as it is."""
+        ...
+
+    async def get(self, document_id: str) -> Document:
+        """A file, whole. Raises `NotFoundError`."""
+        ...
+
+
+class Secrets(Protocol):
+    """The secrets of the run's organisation, by name.
+
+    What a task gives back is searched for the secrets that it asked for, and rid of them.
+    """
+
+    async def get(self, name: str) -> str:
+        """Raises `NotFoundError`, and `SettingsError` if it cannot be decrypted."""
+        ...

@@ -19,8 +19,11 @@ from permaflow.errors import (
     StoreUnavailableError,
 )
 from permaflow.plan import Json
+from permaflow.ports import Documents as Documents
 from permaflow.ports import Integrations as Integrations
 from permaflow.ports import Mail as Mail
+from permaflow.ports import Notifications as Notifications
+from permaflow.ports import Secrets as Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,9 @@ class TaskContext:
     records: Records
     tables: Tables
     functions: Functions
+    secrets: Secrets
+    documents: Documents
+    notifications: Notifications
     mail: Mail | None
     integrations: Integrations | None
     snippets: Snippets | None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -14,15 +14,18 @@ from pydantic import ValidationError
 
 from permaflow.errors import PermaflowError
 from permaflow.task import (
+    Documents,
     Done,
     Functions,
     Http,
     Integrations,
     Mail,
+    Notifications,
     Park,
     Records,
     Reject,
     Retry,
+    Secrets,
     Snippets,
     Tables,
     TaskContext,
@@ -31,6 +34,7 @@ from permaflow.task import (
 )
 from pipeline import telemetry
 from pipeline.carrying import details, readable
+from pipeline.redaction import redacted, redacted_text
 from pipeline.step_log import StepLog
 from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
@@ -38,16 +42,26 @@ from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 Result = StepDone | StepFailed | StepParked
 
 
+class OpenSecrets(Secrets, Protocol):
+    """Secrets that know which of them were asked for."""
+
+    @property
+    def used(self) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What tasks may use of the world; what belongs to an organisation is given for it, and
-    `records` for a run of it.
+    """What tasks may use of the world; what belongs to an organisation is given for it, some of it
+    for a run of it, and `secrets` for one attempt.
     """
 
     http: Http
     tables: Callable[[str], Tables]
     functions: Functions
     records: Callable[[str, UUID], Records]
+    documents: Callable[[str, UUID], Documents]
+    notifications: Callable[[str, UUID], Notifications]
+    secrets: Callable[[str], OpenSecrets]
     mail: Mail | None = None
     integrations: Callable[[str], Integrations | None] = lambda org: None
     snippets: Callable[[str], Snippets | None] = lambda org: None
@@ -57,8 +71,9 @@ async def attempt(
     dispatch: Dispatch, config: Any, org: str, task_type: TaskType, services: Services
 ) -> Result:
     """Run a task to its verdict. Never raises, except when it is cancelled from outside."""
-    lines = StepLog(dispatch)
-    result = await _attempt(dispatch, config, org, task_type, services, lines)
+    secrets = services.secrets(org)
+    lines = StepLog(dispatch, lambda text: redacted_text(text, secrets.used))
+    result = await _attempt(dispatch, config, org, task_type, services, lines, secrets)
     if lines.lines is None or isinstance(result, StepParked):
         return result
     return msgspec.structs.replace(result, log=lines.lines)
@@ -71,6 +86,7 @@ async def _attempt(
     task_type: TaskType,
     services: Services,
     lines: StepLog,
+    secrets: OpenSecrets,
 ) -> Result:
     running = asyncio.current_task()
     assert running is not None
@@ -87,8 +103,9 @@ async def _attempt(
             parsed = task_type.config.model_validate(config)
         except ValidationError as error:
             return failed(dispatch, "invalid_config", _explain(error), retryable=False)
-        verdict = await task_type.run(parsed, _context(dispatch, org, services, lines))
-        return judged(dispatch, verdict)
+        context = _context(dispatch, org, services, lines, secrets)
+        verdict = await task_type.run(parsed, context)
+        return judged(dispatch, redacted(verdict, secrets.used))
     except asyncio.CancelledError as error:
         if late:
             running.uncancel()
@@ -96,25 +113,31 @@ async def _attempt(
             return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
         if running.cancelling():
             raise
-        return crashed(dispatch, error)  # nobody cancelled it: it awaited what somebody did
+        # Nobody cancelled it: it awaited what somebody did.
+        return crashed(dispatch, error, secrets.used)
     except PermaflowError as error:
-        return judged(dispatch, failure(error))
+        return judged(dispatch, redacted(failure(error), secrets.used))
     except (Exception, SystemExit) as error:
-        return crashed(dispatch, error)
+        return crashed(dispatch, error, secrets.used)
     finally:
         handle.cancel()
 
 
-def crashed(dispatch: Dispatch, error: BaseException) -> Result:
-    """The result of what was never meant to be raised: another attempt may fare better."""
-    log.exception(
+def crashed(dispatch: Dispatch, error: BaseException, secrets: Sequence[str] = ()) -> Result:
+    """The result of what was never meant to be raised: another attempt may fare better.
+
+    The traceback is not logged where it might quote one of the secrets.
+    """
+    log.error(
         telemetry.STEP_CRASHED,
         run_id=str(dispatch.run_id),
         node=dispatch.node,
         type=dispatch.type,
-        error=repr(error),
+        error=redacted_text(repr(error), secrets),
+        exc_info=None if secrets else error,
     )
-    return failed(dispatch, "crashed", f"{type(error).__name__}: {error}", retryable=True)
+    message = redacted_text(f"{type(error).__name__}: {error}", secrets)
+    return failed(dispatch, "crashed", message, retryable=True)
 
 
 def judged(dispatch: Dispatch, verdict: object) -> Result:
@@ -154,7 +177,9 @@ def failed(
     )
 
 
-def _context(dispatch: Dispatch, org: str, services: Services, lines: StepLog) -> TaskContext:
+def _context(
+    dispatch: Dispatch, org: str, services: Services, lines: StepLog, secrets: OpenSecrets
+) -> TaskContext:
     return TaskContext(
         org=org,
         run_id=dispatch.run_id,
@@ -167,6 +192,9 @@ def _context(dispatch: Dispatch, org: str, services: Services, lines: StepLog) -
         records=services.records(org, dispatch.run_id),
         tables=services.tables(org),
         functions=services.functions,
+        secrets=secrets,
+        documents=services.documents(org, dispatch.run_id),
+        notifications=services.notifications(org, dispatch.run_id),
         mail=services.mail,
         integrations=services.integrations(org),
         snippets=services.snippets(org),

@@ -20,6 +20,8 @@ SCOPES = (
     "records:write",
     "approvals:read",
     "approvals:write",
+    "notifications:read",
+    "notifications:write",
     "admin",
 )
 

@@ -14,8 +14,10 @@ TASK_TYPES = {
     "action_email": "stages.email:task_type",
     "action_http": "stages.http:task_type",
     "action_integration": "stages.integration:task_type",
+    "action_notification": "stages.notification:task_type",
     "action_record": "stages.record:task_type",
     "action_turn": "stages.turn:task_type",
+    "action_report": "stages.report:task_type",
     "code_function": "stages.code:task_type",
     "code_snippet": "stages.snippet:task_type",
 }

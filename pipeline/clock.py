@@ -292,6 +292,7 @@ class Clock:
         await retention.prune_keys(self._database, settings.key_retention_days)
         await retention.prune_approvals(self._database, settings.retention_days)
         await retention.prune_dead_letters(self._database, settings.retention_days)
+        await retention.prune_left_by_actions(self._database, settings.retention_days)
         await self._database.run(leases.sweep, timedelta(hours=1))
         if dropped:
             log.info(telemetry.HISTORY_DROPPED, partitions=dropped)

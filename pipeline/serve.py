@@ -194,7 +194,8 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             from pipeline.tools import open_services, runner_store
 
             served = stages or settings.stage_names
-            services = await open_services(settings, parts.database, parts.exit, served)
+            ring = parts.bus.ring
+            services = await open_services(settings, parts.database, parts.exit, served, ring)
             return Runner(
                 parts.bus,
                 parts.types,

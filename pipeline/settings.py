@@ -38,6 +38,11 @@ class Settings(BaseSettings):
     # Doors
     http_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     http_port: int = Field(3000, ge=0, le=65535, description="Port of the gateway; 0 picks one.")
+    public_url: str = Field(
+        "",
+        description="Address under which people reach the gateway; links to documents begin with "
+        "it. Without one they begin with the path.",
+    )
     ops_host: str = Field("127.0.0.1", description="Address of the ops port of every vertex.")
     ops_port: int = Field(
         0, ge=0, le=65535, description="Port of /livez, /readyz and /metrics; 0 picks one."
@@ -123,7 +128,8 @@ class Settings(BaseSettings):
 
     # The engine
     stages: str = Field(
-        "http,record,code,email,integration", description="The stages a runner serves."
+        "http,record,code,email,notification,report,integration",
+        description="The stages a runner serves.",
     )
     concurrency: int = Field(
         256, ge=1, le=100_000, description="Steps that a runner has in work at once, per stage."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline import telemetry
 from pipeline.carrying import readable
 from pipeline.telemetry import log
@@ -16,11 +18,12 @@ LEFT_OUT = "… more lines are left out"
 
 
 class StepLog:
-    """What one attempt wrote."""
+    """What one attempt wrote. `clean` takes secrets out of a line."""
 
-    __slots__ = ("_dispatch", "_size", "lines")
+    __slots__ = ("_clean", "_dispatch", "_size", "lines")
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, clean: Callable[[str], str] = lambda line: line) -> None:
+        self._clean = clean
         self.lines: list[str] | None = None
         self._dispatch = dispatch
         self._size = 0
@@ -31,7 +34,7 @@ class StepLog:
             self.lines = []
         if len(self.lines) > MAX_LINES or self._size > MAX_CHARACTERS:
             return
-        text = readable(str(line)[:MAX_LINE])
+        text = readable(self._clean(str(line))[:MAX_LINE])
         self._size += len(text)
         if len(self.lines) == MAX_LINES or self._size > MAX_CHARACTERS:
             self._size = MAX_CHARACTERS + 1

@@ -15,34 +15,61 @@ from permaflow.errors import PermaflowError, SettingsError
 from permaflow.task import Mail, Tables
 from pipeline import builtins, telemetry
 from pipeline.attempt import Services
+from pipeline.bus.subjects import notice
 from pipeline.jailed import open_snippets
 from pipeline.runner import LEASE_FOR, Lease, RunnerStore
 from pipeline.settings import Settings, split
 from pipeline.store import leases, payloads
 from pipeline.store.database import Database
+from pipeline.store.documents import DocumentStore
+from pipeline.store.named_secrets import StoredSecrets
+from pipeline.store.notifications import NotificationStore
 from pipeline.store.records import RecordStore
+from pipeline.store.secrets import open_box
 from pipeline.telemetry import log
 from pipeline.tenancy import EVERYBODY, named_org
+from pipeline.wire import Noticed, encode
 
 PRUNE_EVERY = 3_600.0
 
 
+def _nobody_listens(_subject: str, _data: bytes) -> None:
+    return
+
+
 async def open_services(
-    settings: Settings, database: Database, stack: AsyncExitStack, stages: Sequence[str] = ()
+    settings: Settings,
+    database: Database,
+    stack: AsyncExitStack,
+    stages: Sequence[str] = (),
+    ring: Callable[[str, bytes], None] = _nobody_listens,
 ) -> Services:
     """Opens what tasks of these stages may use; it is closed with `stack`.
 
-    Raises `SettingsError` when the jail is not as the settings demand.
+    `ring` rings a doorbell of the bus. Raises `SettingsError` when the jail is not as the settings
+    demand.
     """
     http = await stack.enter_async_context(
         GuardedHttp(allow=split(settings.http_allow), max_bytes=settings.max_output_bytes)
     )
     provider = builtins.integrations(settings)
+    box = open_box(settings.encryption_keys.get_secret_value())
+    address = settings.public_url.rstrip("/")
+
+    def notifications(org: str, run_id: UUID) -> NotificationStore:
+        def told(users: list[str]) -> None:
+            ring(notice(UUID(org).hex), encode(Noticed(users)))
+
+        return NotificationStore(database, UUID(org), run_id, told)
+
     return Services(
         http,
         await _open_tables(settings, database, stack),
         builtins.functions(settings),
         lambda org, run_id: RecordStore(database, UUID(org), run_id),
+        lambda org, run_id: DocumentStore(database, UUID(org), run_id, address),
+        notifications,
+        lambda org: StoredSecrets(database, box, UUID(org)),
         await _open_mail(settings, stack),
         lru_cache(maxsize=1_000)(lambda org: provider(org, http) if provider else None),
         await open_snippets(settings, stack, warm="code" in stages),

@@ -135,6 +135,12 @@ class Live(msgspec.Struct, array_like=True, frozen=True, tag="l"):
     runs: list[tuple[UUID, int]]
 
 
+class Noticed(msgspec.Struct, array_like=True, frozen=True, tag="n"):
+    """These users of an organisation have a new notification."""
+
+    users: list[str]
+
+
 class Stopped(msgspec.Struct, array_like=True, frozen=True, tag="x"):
     """The results of these attempts are no longer wanted: (run, scope, node, attempt)."""
 
@@ -170,6 +176,7 @@ encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
 decode_dispatches = msgspec.msgpack.Decoder(Dispatches).decode
 decode_inbox = msgspec.msgpack.Decoder(Inbox).decode
 decode_finished = msgspec.msgpack.Decoder(Finished).decode
+decode_noticed = msgspec.msgpack.Decoder(Noticed).decode
 decode_live = msgspec.msgpack.Decoder(Live).decode
 decode_stopped = msgspec.msgpack.Decoder(Stopped).decode
 decode_held = msgspec.msgpack.Decoder(Held).decode

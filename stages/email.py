@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -22,9 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from permaflow.errors import InputError, PermaflowError
+from permaflow.errors import InputError, LimitError, PermaflowError
 from permaflow.plan import Json
+from permaflow.ports import Document
 from permaflow.task import Done, Reject, TaskContext, TaskType, Verdict, failure
+from stages.files import opened
 from stages.merging import merge_html, merge_text
 
 TEMPLATES = "email_template"
@@ -71,21 +71,30 @@ Addresses = Annotated[
 
 
 class Attachment(BaseModel):
-    """A file: `text`, or `base64`."""
+    """A file: `text`, `base64`, or the id of a stored `document`, which knows name and type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
-    content_type: str = Field(
-        "application/octet-stream", pattern=r"^[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,80}$"
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f/\\]+$",
+        description="The name of the file.",
     )
-    text: str | None = None
-    base64: str | None = None
+    content_type: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,80}$", description="What it is."
+    )
+    text: str | None = Field(None, description="Its content, as text.")
+    base64: str | None = Field(None, description="Its content, as bytes.")
+    document: str | None = Field(None, description="The id of a document, as a report gives it.")
 
     @model_validator(mode="after")
     def _one_content(self) -> Attachment:
-        if (self.text is None) == (self.base64 is None):
-            raise ValueError("an attachment has either text or base64")
+        if sum(each is not None for each in (self.text, self.base64, self.document)) != 1:
+            raise ValueError("an attachment has one of text, base64 and document")
+        if self.document is None and self.name is None:
+            raise ValueError("an attachment needs a name")
         return self
 
 
@@ -146,7 +155,11 @@ async def run(config: Config, ctx: TaskContext) -> Verdict:
         )
     try:
         stored = await _stored(config, ctx)
-        message = compose(config, stored, ctx.mail.sender, ctx.step_key, datetime.now(UTC))
+        files = [
+            await opened(each, each.name, f"/attachments/{index}", ctx)
+            for index, each in enumerate(config.attachments)
+        ]
+        message = compose(config, stored, ctx.mail.sender, ctx.step_key, datetime.now(UTC), files)
         recipients = [parseaddr(each)[1] for each in (*config.to, *config.cc, *config.bcc)]
         refused = await ctx.mail.send(
             message,
@@ -184,7 +197,12 @@ async def _stored(config: Config, ctx: TaskContext) -> Mapping[str, Any]:
 
 
 def compose(
-    config: Config, stored: Mapping[str, Any], sender: str, step_key: str, now: datetime
+    config: Config,
+    stored: Mapping[str, Any],
+    sender: str,
+    step_key: str,
+    now: datetime,
+    files: Sequence[Document] = (),
 ) -> EmailMessage:
     """The message. All attempts of a step give it the same Message-ID.
 
@@ -214,7 +232,7 @@ def compose(
             message.add_alternative(
                 _sendable(rendered), subtype="html", cte="quoted-printable", charset="utf-8"
             )
-    _attach(message, config.attachments)
+    _attach(message, files)
     return message
 
 
@@ -244,26 +262,15 @@ def _set_text(message: EmailMessage, text: str, subtype: str) -> None:
     message.set_content(_sendable(text), subtype=subtype, cte="quoted-printable", charset="utf-8")
 
 
-def _attach(message: EmailMessage, attachments: Sequence[Attachment]) -> None:
-    total = 0
-    for index, each in enumerate(attachments):
-        try:
-            content = (
-                _sendable(each.text).encode()
-                if each.text is not None
-                else base64.b64decode(each.base64 or "", validate=True)
-            )
-        except binascii.Error:
-            raise InputError(
-                f"The attachment {each.name} is not base64.", pointer=f"/attachments/{index}"
-            ) from None
-        total += len(content)
-        if total > MAX_ATTACHMENTS:
-            raise InputError(f"The attachments have more than {MAX_ATTACHMENTS:,} bytes together.")
-        maintype, _, subtype = each.content_type.partition("/")
+def _attach(message: EmailMessage, files: Sequence[Document]) -> None:
+    total = sum(len(each.body) for each in files)
+    if total > MAX_ATTACHMENTS:
+        raise LimitError(f"The attachments have {total:,} bytes; {MAX_ATTACHMENTS:,} are sent.")
+    for each in files:
+        maintype, _, subtype = each.content_type.partition(";")[0].strip().partition("/")
         if maintype in ("message", "multipart"):
             raise InputError(f"{each.content_type} is no type of an attachment.")
-        message.add_attachment(content, maintype=maintype, subtype=subtype, filename=each.name)
+        message.add_attachment(each.body, maintype=maintype, subtype=subtype, filename=each.name)
 
 
 def _one_line(text: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from email.message import Message
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from permaflow.errors import InputError, PermaflowError
 from permaflow.plan import Json
+from permaflow.ports import Document
 from permaflow.task import (
     Done,
     HttpResponse,
@@ -26,18 +26,10 @@ from permaflow.task import (
     failure,
 )
 from permaflow.values import parse
-
-LONGEST_WAIT = timedelta(hours=1)
-"""A `Retry-After` beyond this counts as this."""
-
-EXCERPT = 2_000
-
-_charsets = re.compile(
-    r"utf-?(8|16|32)(-?[bl]e)?|us-ascii|ascii|latin-?1|iso-8859-\d{1,2}|(windows-|cp)125\d|koi8-[ru]"
-    r"|shift_jis|euc-(jp|kr)|gb2312|gbk|gb18030|big5",
-    re.IGNORECASE,
-)
-"""Python knows codecs that are no charsets, and some that take quadratic time."""
+from stages.answers import decoded, excerpt, is_json, retry_after
+from stages.files import opened
+from stages.http_bodies import Part, multipart
+from stages.secret_refs import SecretRef
 
 
 def _text(value: object) -> object:
@@ -73,38 +65,91 @@ Statuses = Annotated[
 ]
 
 
+class _Auth(SecretRef):
+    """Who asks: a secret by its name."""
+
+
+class BearerAuth(_Auth):
+    """`Authorization: Bearer <secret>`."""
+
+    type: Literal["bearer"]
+
+
+class BasicAuth(_Auth):
+    """`Authorization: Basic …` of a user and the secret as the password."""
+
+    type: Literal["basic"]
+    user: str = Field(max_length=200, pattern=r"^[^:\x00-\x1f\x7f]*$", description="The user.")
+
+
+class HeaderAuth(_Auth):
+    """A header of your choice with the secret, behind `prefix`."""
+
+    type: Literal["header"]
+    name: str = Field("X-API-Key", min_length=1, max_length=200, description="The header.")
+    prefix: str = Field("", max_length=200, description="What stands before the secret.")
+
+
 class Config(BaseModel):
-    """One request. Of `body` (JSON), `form` and `text` at most one is given.
+    """One request. Of `body` (JSON), `form`, `text`, `base64`, `document` (a stored file) and
+    `multipart` at most one is given.
 
     `expected_status` are the answers that count as success; `retry_on` those that may pass. Every
     other one fails for good. `response` says how to read the body: `auto` goes by its
-    Content-Type. JSON integers beyond 64 bits arrive as text, so that none is rounded.
+    Content-Type, `reference` stores it as a document. JSON integers beyond 64 bits arrive as text,
+    so that none is rounded. `auth` names a secret; what comes back is rid of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(min_length=1)
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
-    headers: dict[str, Text | None] = {}
-    query: dict[str, Text | list[Text] | None] = {}
-    body: Json = None
-    form: dict[str, Text | list[Text] | None] | None = None
-    text: Text | None = None
-    timeout_seconds: float = Field(30.0, gt=0, le=3600)
-    response: Literal["auto", "json", "text"] = "auto"
-    expected_status: Statuses = ((200, 299),)
-    retry_on: Statuses = ((408, 408), (425, 425), (429, 429), (500, 599))
-    follow_redirects: bool = True
+    url: str = Field(min_length=1, description="Where to, http or https.")
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(
+        "GET", description="What to do there."
+    )
+    auth: Annotated[BearerAuth | BasicAuth | HeaderAuth, Field(discriminator="type")] | None = (
+        Field(None, description="Who asks.")
+    )
+    headers: dict[str, Text | None] = Field({}, description="Further headers.")
+    query: dict[str, Text | list[Text] | None] = Field({}, description="Parameters of the URL.")
+    body: Json = Field(None, description="A body of JSON.")
+    form: dict[str, Text | list[Text] | None] | None = Field(
+        None, description="A form, as browsers encode it."
+    )
+    text: Text | None = Field(None, description="A body of text.")
+    base64: str | None = Field(None, description="A body of any bytes.")
+    document: str | None = Field(None, description="The id of a document that is the body.")
+    content_type: str | None = Field(
+        None, max_length=200, description="What `base64` or `document` are."
+    )
+    multipart: tuple[Part, ...] | None = Field(
+        None, min_length=1, max_length=100, description="A form with files."
+    )
+    timeout_seconds: float = Field(30.0, gt=0, le=3600, description="For the whole exchange.")
+    max_bytes: int = Field(
+        16_000_000, ge=1, le=16_000_000, description="The largest answer that is read."
+    )
+    response: Literal["auto", "json", "text", "reference"] = Field(
+        "auto", description="How the answer is read."
+    )
+    expected_status: Statuses = Field(((200, 299),), description="What counts as success.")
+    retry_on: Statuses = Field(
+        ((408, 408), (425, 425), (429, 429), (500, 599)), description="What may pass."
+    )
+    follow_redirects: bool = Field(True, description="Go where the answer points, five times.")
 
     @model_validator(mode="after")
     def _one_body(self) -> Config:
-        if sum(part is not None for part in (self.body, self.form, self.text)) > 1:
-            raise ValueError("give one of body, form and text")
+        bodies = (self.body, self.form, self.text, self.base64, self.document, self.multipart)
+        if sum(part is not None for part in bodies) > 1:
+            raise ValueError("give one of body, form, text, base64, document and multipart")
         return self
 
 
 class Result(BaseModel):
-    """What later steps may refer to; the names of headers are in lower case."""
+    """What later steps may refer to; the names of headers are in lower case.
+
+    With `response: reference` the body is `{"id", "link", "content_type", "size"}` of a document.
+    """
 
     status: int
     headers: dict[str, str]
@@ -113,21 +158,39 @@ class Result(BaseModel):
 
 async def run(config: Config, ctx: TaskContext) -> Verdict:
     try:
-        headers, body = compose(config, ctx)
+        headers, body = await compose(config, ctx)
         answer = await ctx.http.request(
             config.method,
             with_query(config.url, config.query),
             headers=headers,
             body=body,
             timeout=min(timedelta(seconds=config.timeout_seconds), ctx.timeout),
+            max_bytes=config.max_bytes,
             follow_redirects=config.follow_redirects,
         )
+        verdict = judge(config, answer, datetime.now(UTC))
+        if config.response == "reference" and isinstance(verdict, Done):
+            return await _kept(answer, ctx)
     except PermaflowError as error:
         return failure(error)
-    return judge(config, answer, datetime.now(UTC))
+    return verdict
 
 
-def compose(config: Config, ctx: TaskContext) -> tuple[dict[str, str], bytes | None]:
+async def _kept(answer: HttpResponse, ctx: TaskContext) -> Verdict:
+    """The output with the body as a document. Each attempt has its own: they may differ."""
+    kind = answer.headers.get("content-type", "application/octet-stream")[:200]
+    document = Document(f"{ctx.node}-answer", kind, answer.body)
+    stored = await ctx.documents.put(document, key=f"{ctx.idempotency_key}:answer")
+    body = {
+        "id": stored.id,
+        "link": stored.link,
+        "content_type": kind,
+        "size": len(answer.body),
+    }
+    return Done({"status": answer.status, "headers": dict(answer.headers), "body": body})
+
+
+async def compose(config: Config, ctx: TaskContext) -> tuple[dict[str, str], bytes | None]:
     """The headers and the body of the request.
 
     Every attempt of a step sends the same `Idempotency-Key`, so that a receiver that knows it does
@@ -143,11 +206,34 @@ def compose(config: Config, ctx: TaskContext) -> tuple[dict[str, str], bytes | N
         body = _encoded(config.form).encode()
     elif config.text is not None:
         headers["Content-Type"] = "text/plain; charset=utf-8"
-        body = config.text.encode()
+        body = config.text.encode(errors="replace")
+    elif config.base64 is not None or config.document is not None:
+        file = await opened(config, None, "", ctx)
+        headers["Content-Type"], body = file.content_type, file.body
+    elif config.multipart is not None:
+        headers["Content-Type"], body = await multipart(config.multipart, ctx)
+    if config.auth is not None:
+        name, value = await _credentials(config.auth, ctx)
+        headers[name] = value
     given = {name: value for name, value in config.headers.items() if value is not None}
     lower = {name.lower() for name in given}
     kept = {name: value for name, value in headers.items() if name.lower() not in lower}
     return kept | given, body
+
+
+async def _credentials(
+    auth: BearerAuth | BasicAuth | HeaderAuth, ctx: TaskContext
+) -> tuple[str, str]:
+    """The header that says who asks."""
+    secret = await ctx.secrets.get(auth.secret)
+    match auth:
+        case BearerAuth():
+            return "Authorization", f"Bearer {secret}"
+        case BasicAuth():
+            pair = base64.b64encode(f"{auth.user}:{secret}".encode()).decode()
+            return "Authorization", f"Basic {pair}"
+        case HeaderAuth():
+            return auth.name, auth.prefix + secret
 
 
 def _json(value: Json) -> bytes:
@@ -184,7 +270,7 @@ def judge(config: Config, answer: HttpResponse, now: datetime) -> Verdict:
     details = {
         "status": status,
         "headers": {k: v for k, v in answer.headers.items() if k != "set-cookie"},
-        "body": _decoded(answer.body[:EXCERPT], answer.headers),
+        "body": excerpt(answer),
     }
     if _among(status, config.retry_on):
         after = retry_after(answer.headers, now)
@@ -196,54 +282,17 @@ def _among(status: int, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(low <= status <= high for low, high in ranges)
 
 
-def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """How long the other side asks us to wait: seconds or an HTTP date, measured by its own clock
-    where it gives one. Never negative, never above `LONGEST_WAIT`.
-    """
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d*)?", text):
-        wait = timedelta(seconds=float(text))
-    else:
-        until = _date(text)
-        if until is None:
-            return None
-        wait = until - (_date(headers.get("date", "")) or now)
-    return max(timedelta(0), min(wait, LONGEST_WAIT))
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def read_body(config: Config, answer: HttpResponse) -> Json:
     """The body as JSON or text. Raises `InputError` for JSON that nobody can carry."""
+    if config.response == "reference":
+        return None
     if not answer.body:
         return "" if config.response == "text" else None
     if config.response == "json":
         return parse(answer.body)
-    if config.response == "auto" and _is_json(answer.headers):
+    if config.response == "auto" and is_json(answer.headers):
         return parse(answer.body)
-    return _decoded(answer.body, answer.headers)
-
-
-def _is_json(headers: Mapping[str, str]) -> bool:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
-
-
-def _decoded(body: bytes, headers: Mapping[str, str]) -> str:
-    """Text in its charset; what is no text becomes U+FFFD."""
-    message = Message()
-    message["content-type"] = headers.get("content-type", "text/plain")
-    charset = message.get_content_charset("utf-8")
-    if not _charsets.fullmatch(charset):
-        charset = "utf-8"
-    text = body.decode(charset, errors="replace")
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return decoded(answer.body, answer.headers)
 
 
 task_type = TaskType(

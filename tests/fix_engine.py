@@ -159,7 +159,7 @@ async def start_engine(
         engine.dead.append((source, position, raw))
 
     journal = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
-    services = await open_services(settings, database, stack)
+    services = await open_services(settings, database, stack, ring=bus.ring)
     programs = Programs(document, types, settings.limits)
     engine.completion = Completion(bus, lambda ids: database.run(stats.settle, ids), dead)
     vertices = [

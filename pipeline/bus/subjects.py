@@ -6,6 +6,7 @@
     PF_STEPS   pf.step.<stage>.<org>        dispatches: read by runners
     PF_DONE    pf.done.<org>                finished runs: read by completion
     (core)     pf.live.<org>                doorbell: these runs advanced
+    (core)     pf.notice.<org>             doorbell: these users have something to read
     (core)     pf.cancel                    doorbell: these steps need not go on
     (core)     pf.held                      doorbell: a worker elsewhere is at these steps
     (core)     pf.timer                     doorbell: a timer is due soon
@@ -60,6 +61,10 @@ def done(org: str) -> str:
 
 def live(org: str) -> str:
     return f"pf.live.{org}"
+
+
+def notice(org: str) -> str:
+    return f"pf.notice.{org}"
 
 
 def member(vertex: str) -> str:

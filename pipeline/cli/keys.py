@@ -27,7 +27,10 @@ def create(
         typer.Option(help="What it may do, e.g. runs:write; may be given several times. All."),
     ] = None,
     user: Annotated[
-        str, typer.Option(help="Whose key it is: the user that approvals and audits name.")
+        str,
+        typer.Option(
+            help="Whose key it is: the user that approvals and audits name, and who is notified."
+        ),
     ] = "",
     org: OrgName = "default",
     url: Url = None,

@@ -8,7 +8,9 @@ from uuid import UUID
 from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from pipeline.bus.subjects import live, notice
 from pipeline.gateway import shapes, shapes_catalogue
+from pipeline.gateway.action_doors import open_documents, open_notifications, open_secrets
 from pipeline.gateway.approval_doors import open_approvals, open_groups
 from pipeline.gateway.auth import PUBLIC, Guard
 from pipeline.gateway.catalogue import ROOT as CATALOGUE
@@ -24,6 +26,7 @@ from pipeline.gateway.front import Front
 from pipeline.gateway.health import Health
 from pipeline.gateway.metrics import PATH as METRICS
 from pipeline.gateway.metrics import Metrics
+from pipeline.gateway.notification_streams import NotificationStreams
 from pipeline.gateway.openapi import describe
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.records import ROOT as RECORDS
@@ -37,6 +40,7 @@ from pipeline.gateway.webhooks import PATH as WEBHOOK
 from pipeline.gateway.webhooks import Webhooks
 from pipeline.ops import Ops
 from pipeline.store import keys
+from pipeline.wire import decode_live, decode_noticed
 
 
 class Application:
@@ -56,12 +60,17 @@ class Application:
         self.doors = Doors(self.api, self.guard)
         handle_errors(self.api, self.doors)
         _open_definitions(self.doors, ports)
-        self.feed = Feed(ports.bus)
+        self.feed = Feed(ports.bus, live, _runs_of)
+        self.notices = Feed(ports.bus, notice, _users_of)
         _open_runs(self.doors, ports, Streams(ports, self.feed, self.guard))
         _open_records(self.doors, ports)
         open_approvals(self.doors, ports)
         open_groups(self.doors, ports)
         _open_catalogue(self.doors, ports)
+        streams = NotificationStreams(ports, self.notices, self.guard)
+        open_notifications(self.doors, ports, streams)
+        open_documents(self.doors, ports)
+        open_secrets(self.doors, ports)
         health = Health(ops, lambda: describe(self.doors))
         _open_health(self.doors, health)
         webhooks = Webhooks(ports)
@@ -78,6 +87,19 @@ class Application:
         )
         self.doors.check_sealed()
         self.asgi = Front(self.api)
+
+    def close(self) -> None:
+        """End all streams; clients go on elsewhere."""
+        self.feed.close()
+        self.notices.close()
+
+
+def _runs_of(ring: bytes) -> list[UUID]:
+    return [run_id for run_id, _ in decode_live(ring).runs]
+
+
+def _users_of(ring: bytes) -> list[str]:
+    return decode_noticed(ring).users
 
 
 def _open_definitions(doors: Doors, ports: Ports) -> None:

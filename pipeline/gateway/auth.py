@@ -27,6 +27,8 @@ SCOPES = frozenset(
         "records:write",
         "approvals:read",
         "approvals:write",
+        "notifications:read",
+        "notifications:write",
         ADMIN,
     }
 )
@@ -35,6 +37,9 @@ SCOPES = frozenset(
 KEPT = 4.0
 KEPT_UNKNOWN = 1.0
 MOST_KEPT = 10_000
+
+KEY_PROTOCOL = "permaflow.key."
+"""What stands before the key in a subprotocol of a WebSocket."""
 
 _CALLER = "permaflow.caller"
 _REALM = 'Bearer realm="permaflow"'
@@ -72,9 +77,17 @@ class Guard:
 
 
 def bearer(request: HTTPConnection) -> str:
-    """The key that a request carries, or nothing."""
+    """The key that a request carries, or nothing.
+
+    A browser cannot give a WebSocket a header of its own; there the key may be a subprotocol.
+    """
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
-    return text.strip() if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "bearer":
+        return text.strip()
+    for offered in request.scope.get("subprotocols", ()):
+        if offered.startswith(KEY_PROTOCOL):
+            return str(offered.removeprefix(KEY_PROTOCOL))
+    return ""
 
 
 def caller_of(request: HTTPConnection) -> Caller:

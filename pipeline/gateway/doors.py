@@ -15,10 +15,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketState
 
-from permaflow.errors import ContractError
+from permaflow.errors import ContractError, PermaflowError
 from pipeline.gateway.auth import PUBLIC, SCOPES, Guard
+from pipeline.gateway.problems import Refusal, problem_response, refusal
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -42,6 +44,7 @@ class Doors:
         self._app = app
         self._guard = guard
         self.all: list[Door] = []
+        self.sockets: list[WebSocketRoute] = []
 
     def add(
         self,
@@ -82,9 +85,29 @@ class Doors:
         shown = _route(method, path, likeness or endpoint, **documented)
         self.all.append(Door(method, path, needs, body, shown, route))
 
+    def add_socket(
+        self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]], *, needs: str
+    ) -> None:
+        """A WebSocket. What refuses a request refuses it, too, before it is accepted."""
+
+        async def guarded(socket: WebSocket) -> None:
+            try:
+                await self._guard.admit(socket, needs)
+                await endpoint(socket)
+            except Refusal as refused:
+                await _deny(socket, refused)
+            except PermaflowError as error:
+                await _deny(socket, refusal(error))
+
+        if _declared(needs, path) == PUBLIC:
+            raise ContractError(f"The WebSocket {path} declares no policy.")
+        route = WebSocketRoute(path, guarded)
+        self._app.router.routes.append(route)
+        self.sockets.append(route)
+
     def check_sealed(self) -> None:
         """Raises `ContractError` if the application has a route that is no door."""
-        known = [door.route for door in self.all]
+        known: list[BaseRoute] = [*(door.route for door in self.all), *self.sockets]
         for route in self._app.router.routes:
             if not any(route is each for each in known):
                 raise ContractError(f"The route {route!r} declares no policy.")
@@ -100,6 +123,13 @@ class Doors:
             await self._guard.admit(request, needs)
 
         return admit
+
+
+async def _deny(socket: WebSocket, refused: Refusal) -> None:
+    if socket.application_state is WebSocketState.CONNECTING:
+        await socket.send_denial_response(problem_response(refused, socket.scope))
+    elif socket.application_state is WebSocketState.CONNECTED:
+        await socket.close(1011)
 
 
 def _route(method: str, path: str, endpoint: Callable[..., Any], **documented: Any) -> APIRoute:

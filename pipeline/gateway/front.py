@@ -27,8 +27,9 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
+            if scope["type"] == "websocket":
+                scope[REQUEST_ID] = _request_id(scope).decode()
+            await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
         scope[REQUEST_ID] = request_id.decode()

@@ -28,6 +28,10 @@ LONGEST_GOODBYE = 8
 """Seconds that open requests have to end when the process stops."""
 
 
+LARGEST_MESSAGE = 10_000
+"""Bytes that a client may say in one message of a WebSocket."""
+
+
 class Gateway:
     """One process of the vertex. It listens from the moment it is made; `port` says where."""
 
@@ -43,7 +47,9 @@ class Gateway:
         config = uvicorn.Config(
             self.application.asgi,
             http=Connection,
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_MESSAGE,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -65,5 +71,5 @@ class Gateway:
 
     async def stop(self) -> None:
         """Take no more requests, and finish what is open."""
-        self.application.feed.close()
+        self.application.close()
         self._server.should_exit = True

@@ -336,6 +336,51 @@ class RecordView(View):
     updated_at: Moment
 
 
+# --- notifications, secrets -----------------------------------------------------------------------
+
+
+class NotificationView(View):
+    """What a user was told. `seq` numbers what one user is told, in order; a stream goes on behind
+    it.
+    """
+
+    id: UUID
+    seq: int
+    title: str
+    description: str
+    link: str
+    data: Any
+    run_id: UUID | None
+    at: Moment
+    read_at: Moment | None
+
+
+class ReadBody(Body):
+    """Up to which notification all were read."""
+
+    upto: Annotated[int, Field(ge=0, le=2**62)]
+
+
+class ReadView(View):
+    """How many were not read before."""
+
+    count: int
+
+
+class SecretValue(Body):
+    """A secret."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16_000)]
+
+
+class SecretView(View):
+    """What is told of a secret."""
+
+    name: str
+    updated_by: str
+    updated_at: Moment
+
+
 class VersionInfo(View):
     """What runs here."""
 

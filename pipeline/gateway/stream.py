@@ -14,19 +14,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from permaflow.errors import NotFoundError
 from pipeline.core.approval import KIND as APPROVAL
 from pipeline.core.view import RUN_COMPLETED, tell
+from pipeline.gateway import event_stream
 from pipeline.gateway.auth import Guard, bearer, caller_of
+from pipeline.gateway.event_stream import EventStream, event, news
 from pipeline.gateway.feed import Feed, Watcher
 from pipeline.gateway.histories import approval_of, entries_of, reference
 from pipeline.gateway.ports import Ports
@@ -34,14 +34,8 @@ from pipeline.gateway.problems import Refusal
 from pipeline.store import runs
 from pipeline.store.runs import JournalRow, Run
 
-HEARTBEAT = 15.0
-LOOK_AGAIN = 5.0
-CHECK_KEY = 30.0
-SLOWEST_READER = 30.0
 SLICE = 200
 _ID = re.compile(r"(\d{1,9})\.(\d{1,9})", re.ASCII)
-_RETRY = b"retry: 2000\n\n"
-_PING = b": ping\n\n"
 
 Place = tuple[int, int]
 """Row and place in it: the last event that a client has."""
@@ -53,7 +47,7 @@ Told = tuple[int, str, dict[str, Any]]
 class Streams:
     """The handler."""
 
-    def __init__(self, ports: Ports, feed: Feed, guard: Guard) -> None:
+    def __init__(self, ports: Ports, feed: Feed[UUID], guard: Guard) -> None:
         self._ports = ports
         self._feed = feed
         self._guard = guard
@@ -68,7 +62,11 @@ class Streams:
             rows = await self._rows(org, run_id, last)
             if not any(True for row in rows for _ in _after(row, last)):
                 return Response(status_code=204)
-        return EventStream(self, run, last or (0, 0), bearer(request))
+        key = bearer(request)
+        return EventStream(
+            self._feed.watch(org, run_id),
+            lambda watcher: self.serve(run, last or (0, 0), key, watcher),
+        )
 
     async def serve(
         self, run: Run, last: Place, key: str, watcher: Watcher
@@ -77,7 +75,7 @@ class Streams:
         org, run_id = run.org_id, run.id
         clock = asyncio.get_running_loop().time
         checked_at = sent_at = clock()
-        yield _RETRY
+        yield event_stream.RETRY
         while not watcher.gone:
             watcher.news.clear()
             rows = await self._rows(org, run_id, last)
@@ -90,21 +88,18 @@ class Streams:
                 sent_at = clock()
                 last = (fresh[-1][0].seq, fresh[-1][1][0])
                 continue
-            pause = min(LOOK_AGAIN, HEARTBEAT - (clock() - sent_at))
-            if run.finished_at is not None or not await _news(watcher, pause):
+            pause = min(event_stream.LOOK_AGAIN, event_stream.HEARTBEAT - (clock() - sent_at))
+            if run.finished_at is not None or not await news(watcher, pause):
                 if (end := await self._end(org, run_id, last)) is not None:
                     yield end
                     return
-                if clock() - sent_at >= HEARTBEAT:
+                if clock() - sent_at >= event_stream.HEARTBEAT:
                     sent_at = clock()
-                    yield _PING
-            if clock() - checked_at >= CHECK_KEY:
+                    yield event_stream.PING
+            if clock() - checked_at >= event_stream.CHECK_KEY:
                 checked_at = clock()
                 if await self._guard.find(key) is None:
                     return
-
-    def watch(self, run: Run) -> AbstractAsyncContextManager[Watcher]:
-        return self._feed.watch(run.org_id, run.id)
 
     async def _rows(self, org: UUID, run_id: UUID, last: Place) -> list[JournalRow]:
         """From the row of the last event on: there may be more in it."""
@@ -119,54 +114,6 @@ class Streams:
             return None
         rows = await self._rows(org, run_id, last)
         return None if any(True for row in rows for _ in _after(row, last)) else _ended(run, last)
-
-
-class EventStream(Response):
-    """A stream that ends with the run, with its client, or with this process."""
-
-    def __init__(self, streams: Streams, run: Run, last: Place, key: str) -> None:
-        super().__init__()
-        self._streams = streams
-        self._run = run
-        self._last = last
-        self._key = key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._streams.watch(self._run) as watcher:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            leaving = asyncio.create_task(_leave_with(receive, watcher))
-            texts = self._streams.serve(self._run, self._last, self._key, watcher)
-            try:
-                async for text in texts:
-                    async with asyncio.timeout(SLOWEST_READER):
-                        await send({"type": "http.response.body", "body": text, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            except TimeoutError:
-                pass  # the client reads no more; it comes again with the id of its last event
-            finally:
-                leaving.cancel()
-
-
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
-
-
-async def _leave_with(receive: Receive, watcher: Watcher) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    watcher.leave()
-
-
-async def _news(watcher: Watcher, within: float) -> bool:
-    try:
-        async with asyncio.timeout(max(0.01, within)):
-            await watcher.news.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _after(row: JournalRow, last: Place) -> Iterator[Told]:
@@ -196,8 +143,7 @@ def _ended(run: Run, last: Place) -> bytes:
 
 
 def _text(event_id: str, name: str, data: dict[str, object]) -> bytes:
-    body = orjson.dumps(data, option=orjson.OPT_UTC_Z)
-    return f"id: {event_id}\nevent: {name}\ndata: ".encode() + body + b"\n\n"
+    return event(event_id, name, orjson.dumps(data, option=orjson.OPT_UTC_Z))
 
 
 def _run_id(request: Request) -> UUID:

@@ -67,11 +67,13 @@ def read_migrations(folder: Path = _FOLDER) -> list[Migration]:
     """The migrations of this version, in order. Raises `ValueError` for a name out of line."""
     found = [Migration(p.stem, p.read_text(encoding="utf-8")) for p in folder.glob("*.sql")]
     found.sort(key=lambda migration: migration.version)
-    for number, migration in enumerate(found, start=1):
+    last = 0
+    for migration in found:
         match = _FILE.fullmatch(migration.version)
-        if match is None or int(match[1]) != number:
-            expected = f"{number:04}_pre_… or {number:04}_post_…"
+        if match is None or int(match[1]) <= last:
+            expected = f"{last + 1:04}_pre_… or {last + 1:04}_post_…"
             raise ValueError(f"migrations/{migration.version}.sql: expected {expected}")
+        last = int(match[1])
     return found
 
 

@@ -17,6 +17,8 @@ _CUTOFF = query("retention.cutoff")
 _PRUNE_KEYS = query("retention.prune_keys")
 _PRUNE_APPROVALS = query("approvals.prune")
 _PRUNE_DEAD_LETTERS = query("dead_letters.prune")
+_PRUNE_NOTIFICATIONS = query("notifications.prune")
+_PRUNE_DOCUMENTS = query("documents.prune")
 
 
 async def make_partitions(database: Database, months: int = MONTHS_AHEAD) -> int:
@@ -52,6 +54,12 @@ async def prune_dead_letters(database: Database, days: int, batch: int = BATCH) 
 async def prune_approvals(database: Database, days: int, batch: int = BATCH) -> int:
     """Removes approvals that were closed more than `days` ago; answers how many."""
     return await _prune(database, _PRUNE_APPROVALS, days, batch)
+
+
+async def prune_left_by_actions(database: Database, days: int, batch: int = BATCH) -> int:
+    """Removes notifications and documents older than `days`; answers how many."""
+    notified = await _prune(database, _PRUNE_NOTIFICATIONS, days, batch)
+    return notified + await _prune(database, _PRUNE_DOCUMENTS, days, min(batch, 100))
 
 
 async def _prune(database: Database, text: LiteralString, days: int, batch: int) -> int:

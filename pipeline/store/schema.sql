@@ -46,6 +46,9 @@
 -- lease              long steps that a runner holds
 -- record             the built-in document store; watched by change data capture
 -- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
+-- notification       what people are told; notification_box numbers those of a user as they are committed
+-- document           files that steps wrote, such as reports
+-- secret             what steps refer to by name, encrypted; only runners read it
 -- dead_letter        messages that could not be read, as they came
 -- audit              who did what
 -- schema_migrations  the applied migrations
@@ -382,6 +385,55 @@ create table kafka_offset (
   primary key (group_id, topic, partition)
 );
 
+-- What actions leave behind ------------------------------------------------------------------------
+
+-- Numbers the notifications of a user in the order in which they are committed: its row is the lock.
+create table notification_box (
+  org_id     uuid not null references org,
+  user_name  text not null,
+  last_seq   bigint not null,
+  primary key (org_id, user_name)
+);
+
+create table notification (
+  org_id       uuid not null references org,
+  id           uuid not null,
+  user_name    text not null,
+  seq          bigint not null,
+  title        text not null,
+  description  text not null,
+  link         text not null,
+  data         json not null,
+  run_id       uuid,
+  at           timestamptz not null default clock_timestamp(),
+  read_at      timestamptz,
+  primary key (org_id, id)
+);
+create unique index notification_by_user on notification (org_id, user_name, seq);
+create index notification_unread on notification (org_id, user_name, seq) where read_at is null;
+create index notification_by_age on notification (at);
+
+create table document (
+  org_id        uuid not null references org,
+  id            uuid not null,
+  name          text not null,
+  content_type  text not null,
+  body          bytea not null,
+  run_id        uuid,
+  created_at    timestamptz not null default clock_timestamp(),
+  primary key (org_id, id)
+);
+create index document_by_age on document (created_at);
+
+create table secret (
+  org_id      uuid not null references org,
+  name        text not null,
+  encrypted   bytea not null,
+  updated_by  text not null,
+  updated_at  timestamptz not null default clock_timestamp(),
+  primary key (org_id, name)
+);
+
 create table dead_letter (
   id        uuid primary key,
   org_id    uuid,
@@ -459,6 +511,9 @@ from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook
   'payload', 'run_key', 'timer', 'question', 'answer', 'user_group', 'user_group_member', 'approval', 'approval_assignee',
   'approval_event', 'approval_link', 'lease', 'record', 'dead_letter', 'audit']) as name;
 
+select protect(name::regclass, 'org_id')
+from unnest(array['notification_box', 'notification', 'document', 'secret']) as name;
+
 revoke all on schema permaflow from public;
 grant usage on schema permaflow to permaflow_gateway, permaflow_engine;
 grant select, insert, update, delete on all tables in schema permaflow to permaflow_engine;
@@ -477,6 +532,10 @@ grant select, insert on approval_assignee, approval_event, approval_link to perm
 grant update (status, closed_at, closed_by, next_at) on approval to permaflow_gateway;
 grant update (is_open) on approval_assignee to permaflow_gateway;
 grant select, update on generation to permaflow_gateway;
+grant select on notification, document to permaflow_gateway;
+grant update (read_at) on notification to permaflow_gateway;
+grant insert, update, delete on secret to permaflow_gateway;
+grant select (org_id, name, updated_by, updated_at) on secret to permaflow_gateway;
 
 -- What must be found before the organisation is known ----------------------------------------------
 

@@ -17,11 +17,12 @@ from starlette.routing import Route
 from uuid_utils.compat import uuid7
 
 from permaflow.errors import ContractError
+from permaflow.ports import Document
 from pipeline.gateway import auth
 from pipeline.gateway.auth import PUBLIC, SCOPES, Guard
 from pipeline.gateway.doors import Door
 from pipeline.gateway.doors import Doors as GatewayDoors
-from pipeline.store import keys, payloads
+from pipeline.store import documents, keys, payloads
 from pipeline.store.database import Connection, Database
 from tests.fix_gateway import DEFINITIONS, RUNS, Doors, Gate, call, graph, save_active, webhook
 from tests.fix_store import append, finish
@@ -55,7 +56,7 @@ def guarded(gate: Gate) -> Iterator[Door]:
 async def ask(client: httpx.AsyncClient, door: Door, **names: object) -> httpx.Response:
     path = door.path
     parts = ("workflow_id", "run_id", "version", "node", "value_id", "record_id", "approval_id")
-    for part in (*parts, "group"):
+    for part in (*parts, "group", "notification_id", "document_id", "secret_name"):
         path = path.replace(f"{{{part}}}", str(names.get(part, uuid7())))
     path = path.replace("{object_name}", str(names.get("object_name", "orders")))
     body = {"definition": graph(call()), "status": "paused", "secret": "s", "data": {}}
@@ -182,8 +183,12 @@ async def theirs(doors: Doors, store: Database, org: UUID) -> dict[str, object]:
     await store.run(Connection.execute, APPROVAL, {"id": approval, "org": org, "run": run_id})
     members = {"members": ["canary"]}
     assert (await door.put("/workflows/v1/groups/staff", json=members)).status_code == 201
+    document = Document("canary.csv", "text/csv", b"canary")
+    document_id = uuid7()
+    await store.run(documents.put, org, document_id, document, run_id)
     return {
         "approval_id": approval,
+        "document_id": document_id,
         "group": "staff",
         "workflow_id": active["id"],
         "version": 1,
@@ -210,6 +215,8 @@ async def test_another_organisation_finds_nothing_of_ours(
             assert answer.status_code == 404, name_of(door)
         elif "/catalogue/" in door.path:
             assert answer.status_code == 404  # what is installed is everybody's, and has this not
+        elif door.method == "GET" and door.path.startswith("/notifications/"):
+            assert answer.status_code == 400, name_of(door)  # the key belongs to no user
         elif door.method == "GET":
             assert answer.status_code == 200, name_of(door)
     run = await owner.get(f"{RUNS}/{theirs['run_id']}")

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from pipeline import builtins
 from pipeline.bus.jetstream import JetStreamBus
 from pipeline.bus.subjects import live
-from pipeline.gateway import feed, stream
+from pipeline.gateway import event_stream, feed
 from pipeline.gateway.server import Gateway
 from pipeline.ops import Ops
 from pipeline.settings import Settings
@@ -169,7 +169,7 @@ async def test_an_id_that_is_none_of_ours_is_refused(site: Site) -> None:
 async def test_a_lost_ring_delays_and_loses_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(event_stream, "LOOK_AGAIN", 0.1)
     await site.write(1, *FIRST)
     async with asyncio.timeout(WITHIN), aclosing(site.events()) as events:
         for _ in FIRST:
@@ -181,7 +181,7 @@ async def test_a_lost_ring_delays_and_loses_nothing(
 async def test_a_run_that_ended_without_a_word_ends_its_stream(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(event_stream, "LOOK_AGAIN", 0.1)
     await site.write(1, *FIRST)
     await finish(site.store, site.run_id, "failed")
     last = (await site.all_events())[-1]
@@ -191,7 +191,7 @@ async def test_a_run_that_ended_without_a_word_ends_its_stream(
 async def test_a_silent_stream_is_kept_open_by_comments(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(event_stream, "HEARTBEAT", 0.05)
     async with asyncio.timeout(WITHIN), site.client.stream("GET", site.path) as answer:
         lines = answer.aiter_lines()
         assert await anext(lines) == "retry: 2000"
@@ -253,8 +253,8 @@ async def test_a_process_that_stops_ends_its_streams(site: Site) -> None:
 
 
 async def test_a_revoked_key_ends_its_streams(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "LOOK_AGAIN", 0.05)
-    monkeypatch.setattr(stream, "CHECK_KEY", 0.05)
+    monkeypatch.setattr(event_stream, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(event_stream, "CHECK_KEY", 0.05)
     site.gateway.application.guard._callers._seconds = 0.05
     await site.write(1, *FIRST)
     async with asyncio.timeout(WITHIN), aclosing(site.events()) as events:

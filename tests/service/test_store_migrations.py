@@ -111,7 +111,9 @@ async def test_an_index_can_be_built_concurrently_while_another_process_waits(
     assert (await status(empty_database_url, folder=folder)).pending == ()
 
 
-def test_numbers_are_without_gaps_and_say_when_to_apply(tmp_path: Path) -> None:
-    (tmp_path / "0002_pre_first.sql").write_text(FIRST)
-    with pytest.raises(ValueError, match=r"expected 0001_pre_… or 0001_post_…"):
+@pytest.mark.parametrize("name", ["0001_pre_again", "0002_first", "second"])
+def test_a_number_stands_once_and_says_when_to_apply(tmp_path: Path, name: str) -> None:
+    (tmp_path / "0001_post_first.sql").write_text(FIRST)
+    (tmp_path / f"{name}.sql").write_text(FIRST)
+    with pytest.raises(ValueError, match=r"expected 0002_pre_… or 0002_post_…"):
         read_migrations(tmp_path)

@@ -9,7 +9,8 @@ from email.policy import SMTP, default
 import pytest
 
 from connectors.smtp import SmtpMail, parse_server
-from permaflow.errors import InputError
+from permaflow.errors import InputError, NotFoundError
+from permaflow.ports import Document
 from permaflow.task import Done, Reject, Retry
 from permaflow.testing.task import check_task_type, config_of, make_context
 from stages.email import compose, task_type
@@ -224,20 +225,32 @@ async def test_templates_are_records(post_office: PostOffices):
     assert "'nothing'" in missing.message
 
 
-def test_files_travel_with_the_message():
-    raw = bytes(range(256))
-    message = composed(
-        html="<p>See the file</p>",
-        attachments=[
-            {"name": "bericht ü.csv", "content_type": "text/csv", "text": "a,b\n"},
-            {"name": "raw.bin", "base64": base64.b64encode(raw).decode()},
-        ],
-    )
+class Shelf:
+    """Documents by their ids."""
 
-    first, second = message.iter_attachments()
+    async def get(self, document_id):
+        if document_id != "d1":
+            raise NotFoundError(f"There is no document {document_id}.")
+        return Document("report.csv", "text/csv; charset=utf-8", b"a;b\r\n")
+
+
+async def test_files_travel_with_the_message(post_office: PostOffices):
+    raw = bytes(range(256))
+    files = [
+        {"name": "bericht ü.csv", "content_type": "text/csv", "text": "ä,b\n"},
+        {"name": "raw.bin", "base64": base64.b64encode(raw).decode()},
+        {"document": "d1"},
+    ]
+    async with post_office() as post, mail_to(post) as mail:
+        context = {"documents": Shelf()}
+        done = await send(mail, html="<p>See the file</p>", attachments=files, context=context)
+
+    assert isinstance(done, Done)
+    first, second, third = post.delivered[0].message.iter_attachments()
     assert (first.get_filename(), first.get_content_type()) == ("bericht ü.csv", "text/csv")
-    assert first.get_payload(decode=True) == b"a,b\n"
+    assert first.get_payload(decode=True) == "ä,b\n".encode()
     assert second.get_payload(decode=True) == raw
+    assert (third.get_filename(), third.get_payload(decode=True)) == ("report.csv", b"a;b\r\n")
 
 
 @pytest.mark.parametrize(
@@ -245,6 +258,7 @@ def test_files_travel_with_the_message():
     [
         {"name": "a", "text": "x", "base64": "eA=="},
         {"name": "a"},
+        {"text": "x"},
         {"name": "../a", "text": "x"},
         {"name": "a\r\nX: y", "text": "x"},
         {"name": "a", "text": "x", "content_type": "text/plain\r\nX: y"},
@@ -261,8 +275,14 @@ def test_attachments_that_mean_nothing_are_refused(attachment):
         {"name": "a", "base64": "nonsense!"},
         {"name": "a", "text": "x", "content_type": "message/rfc822"},
         {"name": "a", "text": "x" * 10_000_001},
+        {"document": "d2"},
     ],
 )
-def test_attachments_that_cannot_be_sent_are_an_error_of_the_step(attachment):
-    with pytest.raises(InputError):
-        composed(attachments=[attachment])
+async def test_attachments_that_cannot_be_sent_reject_the_step(
+    post_office: PostOffices, attachment
+):
+    async with post_office() as post, mail_to(post) as mail:
+        verdict = await send(mail, attachments=[attachment], context={"documents": Shelf()})
+
+    assert isinstance(verdict, Reject)
+    assert post.delivered == []

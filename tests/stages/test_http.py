@@ -6,7 +6,8 @@ from permaflow.errors import BlockedAddressError, ConnectorTimeoutError, InputEr
 from permaflow.errors import UnreachableError as Unreachable
 from permaflow.task import Done, Reject, Retry
 from permaflow.testing.task import Answer, ScriptedHttp, check_task_type, config_of, make_context
-from stages.http import judge, retry_after, task_type
+from stages.answers import retry_after
+from stages.http import judge, task_type
 
 KEY = make_context().step_key
 
@@ -98,7 +99,7 @@ async def test_the_shorter_timeout_counts():
 
 
 def test_two_bodies_are_one_too_many():
-    with pytest.raises(ValueError, match="one of body, form and text"):
+    with pytest.raises(ValueError, match="one of body, form, text"):
         config(body={}, text="x")
 
 
