@@ -62,9 +62,9 @@ def states_page() -> Iterator[str]:
     yield ""
     yield "`waiting` is when nothing is with a runner, and a timer is armed or a question is open."
     yield "Found by giving random events to the core; beside these, a run that the engine cannot"
-    yield "advance ends as `failed` (`unrunnable`, `quarantined`). The statuses `pending`,"
-    yield "`compensating` and `compensated` are known to the store and the API; nothing sets them"
-    yield "yet."
+    yield "advance ends as `failed` (`unrunnable`, `quarantined`). A run that does not complete and"
+    yield "has something to undo is `compensating` first; its error says what it would have ended"
+    yield "as otherwise. `pending` is known to the store and the API; nothing sets it yet."
     yield ""
     yield from diagram(sorted(runs), "running")
     yield ""

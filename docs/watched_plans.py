@@ -6,6 +6,12 @@ from typing import Any
 
 Json = Any
 
+UNDO = {
+    "type": "code_function",
+    "config": {"function_slug": "noop", "input": "{{steps.first.output}}"},
+    "retry": {"max_retries": 1},
+}
+
 
 def documents() -> list[Json]:
     """Branches, joins, delays, loops, jumps and timeouts, each with tasks that may end any way."""
@@ -83,12 +89,18 @@ def documents() -> list[Json]:
             {"id": "any", "type": "logic_join", "config": {"join": "any"}},
             edges=["t>ask", "t>quick", "ask>any", "quick>any"],
         ),
+        _graph(
+            _task("first", compensate=UNDO),
+            _task("last"),
+            edges=["t>first", "first>last"],
+            on_failure={"type": "code_function", "config": {"function_slug": "noop"}},
+        ),
         _graph(_pause(), edges=["t>pause"]),
         _graph(_pause(), _task("lost", "{{trigger.none}}"), edges=["t>pause", "pause>lost"]),
     ]
 
 
-def _graph(*nodes: dict[str, Json], edges: list[str]) -> Json:
+def _graph(*nodes: dict[str, Json], edges: list[str], **more: Json) -> Json:
     trigger = {"id": "t", "type": "trigger_manual", "config": {}}
     written = []
     for number, edge in enumerate(edges):
@@ -97,7 +109,7 @@ def _graph(*nodes: dict[str, Json], edges: list[str]) -> Json:
         written.append({"id": f"e{number}", "source": name, "target": target})
         if handle:
             written[-1]["sourceHandle"] = handle
-    return {"nodes": [trigger, *nodes], "edges": written, "timeout_seconds": 600}
+    return {"nodes": [trigger, *nodes], "edges": written, "timeout_seconds": 600, **more}
 
 
 def _task(name: str, given: Json = None, **more: Json) -> dict[str, Json]:

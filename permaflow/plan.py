@@ -292,6 +292,34 @@ class Loop:
 Work = Task | Trigger | Pass | Branch | Delay | Loop | Question
 
 
+class OnUnknown(StrEnum):
+    """What becomes of an attempt of which nobody knows what it did: its runner was lost, or it
+    outlived its timeout.
+
+    RETRY: it has failed, and is retried like any other. FAIL: it has failed for good; no runner
+    begins an attempt that another one has begun. ASK: the same, but people decide.
+    """
+
+    RETRY = "retry"
+    FAIL = "fail"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """What undoes a node, when the run that it succeeded in does not complete.
+
+    Its expressions see what the node saw, its own output in `steps`, and the `error` of the run.
+    With `when_unknown` an attempt is undone, too, of which nobody knows what it did.
+    """
+
+    type: str
+    work: Task
+    retry: Retry = NO_RETRY
+    timeout: timedelta | None = None
+    when_unknown: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One step of a workflow.
@@ -311,6 +339,8 @@ class Node:
     on_error: OnError = STOP
     cancels: tuple[str, ...] = ()
     max_visits: int = 100
+    compensation: Compensation | None = None
+    on_unknown: OnUnknown = OnUnknown.RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +350,18 @@ class Plan:
     `exits` empty: the run is completed when every node has ended and none stopped it. Otherwise
     it is completed if one of `exits` ended in SUCCESS, else failed. Each node that fires and each
     further attempt is a step; a run that needs more than `max_steps` fails.
+
+    A run that does not complete is compensated: what undoes its nodes runs, one after the other, in
+    the reverse of the order in which they ended. If it failed or timed out, the tasks `on_failure`
+    follow in order; their `when`, scope and `on_error` say nothing, and neither compensations nor
+    they are counted as steps.
     """
 
     nodes: Mapping[str, Node]
     exits: tuple[str, ...] = ()
     timeout: timedelta | None = None
     max_steps: int = 1_000_000
+    on_failure: tuple[Node, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(init=False)
     """Scope → its nodes, in the order of the document."""
     followers: Mapping[str, tuple[str, ...]] = field(init=False)

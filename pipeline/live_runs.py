@@ -24,7 +24,7 @@ from pipeline.store.journal import Journal, StoredRun
 _decode = msgspec.json.Decoder().decode
 
 
-OPEN = frozenset({"pending", "running", "waiting"})
+OPEN = frozenset({"pending", "running", "waiting", "compensating"})
 """The statuses of runs that can be advanced."""
 
 

@@ -33,7 +33,8 @@ from pipeline.answers import as_event
 from pipeline.batch import Batch
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live, partition_of
-from pipeline.core.decide import decide, outstanding
+from pipeline.core.decide import decide
+from pipeline.core.dispatching import outstanding
 from pipeline.core.effects import Decision, Dispatch
 from pipeline.core.entries import Finished as RunFinished
 from pipeline.core.entries import to_row

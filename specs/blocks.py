@@ -19,6 +19,8 @@ _BLOCK = frozenset(
         "status",
         "updated_at",
         "on_error",
+        "on_unknown",
+        "compensate",
         "retry",
         "ports",
         "timeout",

@@ -2,8 +2,8 @@
 
 * A block: `name`, `type`, `arguments` (an array of objects with one member each, which together
   are its config), `depends`, and optionally `on_error`, `retry`, `timeout` (seconds),
-  `max_visits`, `ports`, `parent`. `status` and `updated_at` are accepted, and say nothing before
-  a run.
+  `max_visits`, `ports`, `parent`, `on_unknown` and `compensate` (see `specs.undoing`). `status`
+  and `updated_at` are accepted, and say nothing before a run.
 * `type` is the name of a task type, or what follows its family, in capitals: `HTTP` stands for
   `action_http`, `FUNCTION` for `code_function`, `LOOP` for `logic_loop`.
 * `depends`: see `specs.depends`. The entrypoint depends on nothing, every other block on
@@ -11,6 +11,7 @@
 * `parent` puts a block into the body of a loop; there, blocks that depend on nothing start.
 * `triggers`, beside `dag`, is an array of `{"type": "trigger_record", "config": {…}}`; an `id` may
   name one (otherwise it is `trigger_1`, `trigger_2` …). They are no nodes of the plan.
+* `on_failure`, beside `dag`, holds tasks that run when a run fails: see `specs.undoing`.
 * A run is completed if an exitpoint succeeded.
 """
 
@@ -19,15 +20,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from permaflow.plan import ROOT, Compiled, Json, Plan, TaskTypes, TriggerSpec
-from specs.blocks import read_block
+from specs.blocks import read_arguments, read_block, task_type
 from specs.dependencies import Dependencies
 from specs.documents import Reader, Step, check_between, place_in_loops, read_id
 from specs.json_limits import MAX_NODES, MAX_TRIGGERS, shape_problems
 from specs.options import read_timeout
 from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
+from specs.undoing import Undoing, nodes_of
 
-_DOCUMENT = frozenset({"dag", "triggers", "version", "timeout_seconds", "name", "description"})
+_DOCUMENT = frozenset(
+    {"dag", "triggers", "version", "timeout_seconds", "on_failure", "name", "description"}
+)
 _DOCUMENT_EXTRAS = frozenset({"id", "metadata", "$schema"})
 _DAG = frozenset({"entrypoint", "exitpoints", "tasks"})
 
@@ -66,29 +70,39 @@ class _Dag:
         if type(document.values.get("dag")) is not dict:
             return Compiled(None, problems=report.finish())
         dag.only(_DAG)
-        self.read_tasks(dag)
+        reader = Reader(self.types, report)
+        undoing = Undoing(
+            reader,
+            "timeout",
+            "arguments",
+            "name",
+            read_arguments,
+            lambda name: task_type(name, reader.known),
+        )
+        self.read_tasks(dag, reader, undoing)
+        handlers = undoing.of_document(document, self.steps)
         place_in_loops(self.steps, "block", "parent")
         entry = dag.text("entrypoint", required=True)
         if entry is not None and not self.is_root_block(entry, dag.at("entrypoint"), report):
             entry = None
         exits = self.read_exits(dag)
         whens = Dependencies(self.steps, entry, report).connect()
-        check_between(self.steps)
+        check_between(self.steps, handlers)
         triggers = self.read_triggers()
         problems = report.finish()
         if problems:
             return Compiled(None, problems=problems)
         nodes = {name: step.node(whens[name]) for name, step in self.steps.items()}
-        return Compiled(Plan(nodes, exits=exits, timeout=timeout), triggers)
+        plan = Plan(nodes, exits=exits, timeout=timeout, on_failure=nodes_of(handlers))
+        return Compiled(plan, triggers)
 
-    def read_tasks(self, dag: Fields) -> None:
+    def read_tasks(self, dag: Fields, reader: Reader, undoing: Undoing) -> None:
         tasks = dag.array("tasks", required=True)
         if len(tasks) > MAX_NODES:
             dag.problem("tasks", "too_large", f"A dag may have {MAX_NODES:,} tasks.")
             return
         if not tasks and type(dag.values.get("tasks")) is list:
             dag.problem("tasks", "empty", "A dag needs at least one task.")
-        reader = Reader(self.types, dag.report)
         for index, value in enumerate(tasks):
             place = f"{dag.at('tasks')}/{index}"
             if type(value) is not dict:
@@ -96,6 +110,7 @@ class _Dag:
                 dag.report.add(place, "wrong_type", message)
                 continue
             step = read_block(Fields(value, place, dag.report), index, reader)
+            undoing.of_step(step)
             if step.id in self.steps:
                 first = self.steps[step.id].index
                 message = f"{shown(step.id)} is also the name of task {first}; rename one."

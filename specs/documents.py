@@ -11,11 +11,13 @@ from permaflow.plan import (
     NO_RETRY,
     ROOT,
     STOP,
+    Compensation,
     Goto,
     Json,
     Loop,
     Node,
     OnError,
+    OnUnknown,
     Pass,
     Retry,
     TaskTypes,
@@ -31,6 +33,8 @@ from specs.triggers import KINDS, read_trigger
 from specs.work import known_types, ports_of, read_work, unknown_type
 
 MAX_LOOP_NESTING = 8
+
+NO_STEPS: Mapping[str, Step] = {}
 
 _ID = re.compile(r"[^\x00-\x1f\x7f/#\[\]{}\"'\\]{1,128}")
 
@@ -53,6 +57,8 @@ class Step:
     retry: Retry = NO_RETRY
     timeout: timedelta | None = None
     max_visits: int = 100
+    compensation: Compensation | None = None
+    on_unknown: OnUnknown = OnUnknown.RETRY
     ports: tuple[str, ...] = ()
     trigger: TriggerSpec | None = None
     targeted: bool = False
@@ -82,6 +88,8 @@ class Step:
             on_error=self.on_error,
             cancels=cancels,
             max_visits=self.max_visits,
+            compensation=self.compensation,
+            on_unknown=self.on_unknown,
         )
 
 
@@ -186,8 +194,11 @@ def scopes_around(step: Step, steps: Mapping[str, Step]) -> list[str]:
     return scopes
 
 
-def check_between(steps: Mapping[str, Step]) -> None:
-    """Checks what steps say of each other: jumps, templates, and loops without a body."""
+def check_between(steps: Mapping[str, Step], handlers: Mapping[str, Step] = NO_STEPS) -> None:
+    """Checks what steps say of each other: jumps, templates, and loops without a body.
+
+    `handlers` are the steps of `on_failure`, which see all that stands in no loop.
+    """
     held = {step.scope for step in steps.values()}
     for step in steps.values():
         if isinstance(step.on_error, Goto):
@@ -200,6 +211,9 @@ def check_between(steps: Mapping[str, Step]) -> None:
             visible = scopes_around(step, steps)
             for path, pointer in step.paths:
                 _check_path(step, path, pointer, steps, visible)
+    for handler in handlers.values():
+        for path, pointer in handler.paths:
+            _check_path(handler, path, pointer, {**steps, **handlers}, (ROOT,))
 
 
 def _check_goto(step: Step, goto: Goto, steps: Mapping[str, Step]) -> None:

@@ -1,13 +1,14 @@
 """The graph dialect: `{"version": 1, "nodes": […], "edges": […]}`, as React Flow draws it.
 
 * A node: `id`, `type`, `config`, and optionally `on_error` (`stop`, `continue`, `goto:<id>`),
-  `retry`, `timeout_seconds`, `max_visits`, `ports`, `join`, `parentId`. What React Flow keeps in
-  nodes and edges for drawing is accepted and ignored; other unknown fields are problems, except
-  `x-…`.
+  `retry`, `timeout_seconds`, `max_visits`, `ports`, `join`, `parentId`, `on_unknown` and
+  `compensate` (see `specs.undoing`). What React Flow keeps in nodes and edges for drawing is
+  accepted and ignored; other unknown fields are problems, except `x-…`.
 * A node with `parentId` stands in the body of the loop of that name. Edges never leave a body; the
   nodes of a body that no edge leads to start each iteration.
 * Runs start at a trigger node. Without any trigger node, the nodes that no edge leads to start.
   A `meta_error` is reached only by `goto`, as is any node that a `goto` names and no edge does.
+* `on_failure`, beside `nodes`, holds tasks that run when a run fails: see `specs.undoing`.
 * Edges: see `specs.edges`; joins: see `specs.wiring`.
 """
 
@@ -28,9 +29,12 @@ from specs.json_limits import MAX_EDGES, MAX_NODES, MAX_TRIGGERS, shape_problems
 from specs.options import read_options, read_timeout
 from specs.react_flow import NODE_FIELDS
 from specs.reading import Fields, Report, kind_of, shown
+from specs.undoing import Undoing, nodes_of
 from specs.wiring import Wiring
 
-_DOCUMENT = frozenset({"version", "nodes", "edges", "timeout_seconds", "name", "description"})
+_DOCUMENT = frozenset(
+    {"version", "nodes", "edges", "timeout_seconds", "on_failure", "name", "description"}
+)
 _DOCUMENT_EXTRAS = frozenset({"viewport", "id", "metadata", "$schema"})
 _NODE = frozenset(
     {
@@ -38,6 +42,8 @@ _NODE = frozenset(
         "type",
         "config",
         "on_error",
+        "on_unknown",
+        "compensate",
         "retry",
         "ports",
         "timeout_seconds",
@@ -72,7 +78,13 @@ class GraphDialect:
 class _Graph:
     document: Fields
     types: TaskTypes
+    reader: Reader = field(init=False)
+    undoing: Undoing = field(init=False)
     steps: dict[str, Step] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.types, self.document.report)
+        self.undoing = Undoing(self.reader, "timeout_seconds")
 
     def compile(self) -> Compiled:
         document = self.document
@@ -80,20 +92,21 @@ class _Graph:
         _check_version(document)
         timeout = read_timeout(document, "timeout_seconds")
         self.read_nodes()
+        handlers = self.undoing.of_document(document, self.steps)
         edges = document.array("edges")
         if len(edges) > MAX_EDGES:
             document.problem("edges", "too_large", f"A workflow may have {MAX_EDGES:,} edges.")
             edges = []
         place_in_loops(self.steps, "node", "parentId")
         wired = read_edges(edges, document.at("edges"), self.steps, document.report)
-        check_between(self.steps)
+        check_between(self.steps, handlers)
         nodes = Wiring(self.steps, wired, document.report).connect()
         triggers = tuple(s.trigger for s in self.steps.values() if s.trigger is not None)
         if len(triggers) > MAX_TRIGGERS:
             document.problem("nodes", "too_large", f"At most {MAX_TRIGGERS} can be triggers.")
         if problems := document.report.finish():
             return Compiled(None, problems=problems)
-        return Compiled(Plan(nodes, timeout=timeout), triggers)
+        return Compiled(Plan(nodes, timeout=timeout, on_failure=nodes_of(handlers)), triggers)
 
     def read_nodes(self) -> None:
         document = self.document
@@ -103,11 +116,10 @@ class _Graph:
             return
         if not nodes and type(document.values.get("nodes")) is list:
             document.problem("nodes", "empty", "A workflow needs at least one node.")
-        reader = Reader(self.types, document.report)
         for index, value in enumerate(nodes):
-            self.read_node(value, f"/nodes/{index}", index, reader)
+            self.read_node(value, f"/nodes/{index}", index)
 
-    def read_node(self, value: Json, pointer: str, index: int, reader: Reader) -> None:
+    def read_node(self, value: Json, pointer: str, index: int) -> None:
         report = self.document.report
         if type(value) is not dict:
             report.add(pointer, "wrong_type", f"A node is an object, but this is {kind_of(value)}.")
@@ -121,13 +133,14 @@ class _Graph:
         if type_name is not None:
             config = value.get("config")
             config_at = fields.at("config")
-            reader.fill(
+            self.reader.fill(
                 step,
                 {} if config is None else config,
                 lambda inner: config_at + inner,
                 fields.at("type"),
             )
         read_options(step, "timeout_seconds", STOP)
+        self.undoing.of_step(step)
         if name is None:
             return
         if name in self.steps:

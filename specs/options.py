@@ -23,7 +23,7 @@ def read_options(step: Step, timeout: str, default: OnError) -> None:
     step.ports = _ports(step)
     step.max_visits = fields.whole("max_visits", 1, MAX_VISITS, 100)
     if fields.has("retry"):
-        step.retry = _retry(fields)
+        step.retry = read_retry(fields)
 
 
 def _ports(step: Step) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _on_error(fields: Fields, default: OnError) -> OnError:
     return default
 
 
-def _retry(outer: Fields) -> Retry:
+def read_retry(outer: Fields) -> Retry:
     fields = Fields(outer.object("retry"), outer.at("retry"), outer.report)
     fields.only({"max_retries", "backoff", "initial_delay_ms", "max_delay_ms", "jitter"})
     backoff = fields.choice("backoff", ("exponential", "fixed", "constant"), "exponential")

@@ -7,7 +7,7 @@ Rules of this file:
 * Every change goes through `fold`: an entry is applied as it is written, and never otherwise.
 * A node is dispatched at most once for each attempt; only a result of the current attempt counts.
 * Effects are what the shell does after the entries are committed. They can be asked for again at
-  any time (`outstanding`), so losing them costs time and nothing else.
+  any time (see `dispatching`), so losing them costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from permaflow.plan import (
     Task,
     Trigger,
 )
+from pipeline.core.compensating import calls_for_it, end_of
 from pipeline.core.delays import bounded, read_delay
+from pipeline.core.dispatching import dispatch_of
 from pipeline.core.effects import (
     Ask,
     ClearTimer,
     Decision,
-    Dispatch,
     Effect,
     SetTimer,
     Withdraw,
@@ -46,6 +47,7 @@ from pipeline.core.entries import (
     Asked,
     Cancelled,
     CancelRequested,
+    Compensating,
     Dispatched,
     Entry,
     Failed,
@@ -86,15 +88,6 @@ def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
     The run must be thrown away if the entries cannot be appended.
     """
     return _Turn(run, chance).take(events)
-
-
-def outstanding(run: Run) -> list[Dispatch]:
-    """Every dispatch that is with a runner, asked for again: same attempts, same configs."""
-    found: list[Dispatch] = []
-    for (scope_id, name), attempt in run.outstanding.items():
-        state = run.scopes[scope_id].nodes[name]
-        found.append(_dispatch(scope_id, run.plan_node(name), state, attempt))
-    return found
 
 
 class _Turn:
@@ -159,9 +152,11 @@ class _Turn:
                     self.effects.append(SetTimer(key, after))
             case TimerFired(key=key):
                 self._timer(key)
+            case CancelAsked() if self.run.cause is not None:
+                self.stale += 1  # it is ending
             case CancelAsked():
                 self.write(CancelRequested(event.by, event.reason))
-                self.write(Finished("cancelled", "cancelled", event.reason))
+                self._end(Finished("cancelled", "cancelled", event.reason))
             case Woken():
                 if not self.run.started:
                     self._start()
@@ -185,7 +180,7 @@ class _Turn:
 
     def _forget_answer(self, event: AttemptDone | AttemptFailed | AttemptParked) -> None:
         """An answer that came too late is not kept for another time."""
-        node = self.run.program.plan.nodes.get(event.node)
+        node = self.run.program.nodes.get(event.node)
         if node is not None and isinstance(node.work, Question):
             self.effects.append(Withdraw(*event[:3], node.work.kind))
 
@@ -235,7 +230,7 @@ class _Turn:
             self.unknown += 1
             self.effects.append(ClearTimer(key))
         elif timer.kind == "run":
-            self.write(Finished("timed_out", "run_timeout", "The run took longer than it may."))
+            self._end(Finished("timed_out", "run_timeout", "The run took longer than it may."))
         elif timer.kind == "delay":
             self._pass(self.run.scopes[timer.scope], timer.node)
         elif timer.kind == "timeout":
@@ -278,7 +273,7 @@ class _Turn:
     def _ended(self, scope: Scope | None, name: str) -> None:
         """Look at what waits for a node that has ended, if its scope is still open."""
         if scope is not None:
-            for follower in self.run.program.plan.followers[name]:
+            for follower in self.run.program.followers[name]:
                 self.queue.append((scope, follower))
 
     def _settle(self) -> None:
@@ -295,10 +290,14 @@ class _Turn:
             elif run.touched:
                 self.loops.extend(dict.fromkeys(run.touched))
                 run.touched.clear()
+            elif run.cause is not None:
+                if not self._repair():
+                    break
             else:
                 if run.started and run.root.open == 0:
                     self._finish()
-                break
+                if run.cause is None:
+                    break
         else:
             self.queue.clear()
             self.loops.clear()
@@ -328,7 +327,31 @@ class _Turn:
         failed = next((n for n, s in run.root.nodes.items() if s.outcome in FAILURES), "")
         error = run.root.steps.get(failed, {}).get("error") or {}
         message = error.get("message") or f"None of the exitpoints succeeded: {', '.join(exits)}."
-        self.write(Finished("failed", error.get("code") or "no_exit_reached", message, failed))
+        self._end(Finished("failed", error.get("code") or "no_exit_reached", message, failed))
+
+    # --- the end of a run that does not complete --------------------------------------------------
+
+    def _end(self, end: Finished) -> None:
+        """The run does not complete. What it did is undone first, if it can be."""
+        if self.run.cause is None and calls_for_it(self.run, end.status):
+            self.write(Compensating(*end[:4]))
+            self.target = None
+            self.queue.clear()
+            self.loops.clear()
+        else:
+            self.write(end)
+
+    def _repair(self) -> bool:
+        """Begin what is to be done next about it. False if that is under way."""
+        run = self.run
+        if run.repair is None:
+            self.write(end_of(run))
+            return True
+        scope, name = run.repair
+        if scope.nodes[name].phase is not None:
+            return False
+        self._attempt(scope, run.plan_node(name))
+        return True
 
     # --- firing -----------------------------------------------------------------------------------
 
@@ -351,10 +374,10 @@ class _Turn:
 
     def _within_limit(self, node: Node) -> bool:
         limit = self.run.program.plan.max_steps
-        if self.run.steps_used < limit:
+        if self.run.steps_used < limit or self.run.cause is not None:
             return True
         message = f"The run used up its {limit} steps."
-        self.write(Finished("failed", "step_limit", message, node.id))
+        self._end(Finished("failed", "step_limit", message, node.id))
         return False
 
     def _work(self, scope: Scope, node: Node) -> None:
@@ -410,7 +433,7 @@ class _Turn:
             return
         self.write(Dispatched(scope.id, node.id, attempt))
         state.config = config
-        self.effects.append(_dispatch(scope.id, node, state, attempt))
+        self.effects.append(dispatch_of(scope.id, node, state, attempt))
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -437,7 +460,7 @@ class _Turn:
     def _stop(self, scope: Scope, name: str, code: str, message: str) -> None:
         """A failure that its scope does not survive."""
         if scope.id == ROOT:
-            self.write(Finished("failed", code, message, name))
+            self._end(Finished("failed", code, message, name))
         else:
             self.write(IterationFailed(scope.id, code, message))
 
@@ -475,18 +498,3 @@ class _Turn:
             self.write(Iterated(scope.id, name, first, count))
             for index in range(first, first + count):
                 self._open(loop.open[index])
-
-
-def _dispatch(scope_id: str, node: Node, state: NodeState, attempt: int) -> Dispatch:
-    assert isinstance(node.work, Task)
-    timeout = node.timeout.total_seconds() if node.timeout is not None else None
-    return Dispatch(
-        scope_id,
-        node.id,
-        attempt,
-        node.work.stage,
-        node.type,
-        state.config,
-        timeout,
-        state.visits,
-    )

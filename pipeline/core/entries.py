@@ -162,6 +162,18 @@ class CancelRequested(NamedTuple):
     reason: str = ""
 
 
+class Compensating(NamedTuple):
+    """The run did not complete; before it ends as told here, what it did is undone.
+
+    Whatever was still open in it is dropped.
+    """
+
+    status: str
+    code: str = ""
+    message: str = ""
+    node: str = ""
+
+
 class Finished(NamedTuple):
     """The run ended. Whatever was still open in it is dropped."""
 
@@ -188,6 +200,7 @@ Entry = (
     | IterationFailed
     | Jumped
     | CancelRequested
+    | Compensating
     | Finished
 )
 
@@ -208,6 +221,7 @@ TAGS: dict[type[Any], str] = {
     IterationFailed: "iteration_failed",
     Jumped: "jumped",
     CancelRequested: "cancel_requested",
+    Compensating: "compensating",
     Finished: "finished",
 }
 """The word that stands for each entry in a journal; never changed, only added to."""

@@ -16,11 +16,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from permaflow.plan import Continue, Json, Outcome, Question, Trigger
+from pipeline.core.compensating import (
+    begin,
+    close,
+    error_of,
+    is_unknown,
+    keep,
+    keep_doubtful,
+)
 from pipeline.core.effects import Withdraw
 from pipeline.core.entries import (
     Asked,
     Cancelled,
     CancelRequested,
+    Compensating,
     Dispatched,
     Entry,
     Failed,
@@ -79,23 +88,28 @@ def _dispatched(run: Run, entry: Dispatched) -> None:
     state.phase = RUNNING
     state.attempt = entry.attempt
     run.outstanding[entry.scope, entry.node] = entry.attempt
-    run.steps_used += 1
+    if run.cause is None:
+        run.steps_used += 1
 
 
 def _succeeded(run: Run, entry: Succeeded) -> None:
     scope = run.scopes[entry.scope]
     state = scope.node(entry.node)
     output = entry.output
+    node = run.program.nodes[entry.node]
     if state.phase is None:
         run.steps_used += 1
     if state.loop is not None:
         loop = state.loop
         output = {"items": loop.outputs, "count": len(loop.items), "failed": loop.failed}
-    elif isinstance(run.program.plan.nodes[entry.node].work, Trigger):
+    elif isinstance(node.work, Trigger):
         output = run.input
     state.output = output
     state.port = entry.port
-    scope.steps[entry.node] = {"output": output, "outcome": "SUCCESS", "port": entry.port}
+    step = scope.steps[entry.node] = {"output": output, "outcome": "SUCCESS", "port": entry.port}
+    if node.compensation is not None:
+        run.doubts.discard((scope.id, entry.node))
+        keep(run, scope, entry.node, step)
     _answered(run, entry.scope, entry.node, state)
     _end(run, scope, entry.node, state, Outcome.SUCCESS)
 
@@ -103,7 +117,7 @@ def _succeeded(run: Run, entry: Succeeded) -> None:
 def _failed(run: Run, entry: Failed) -> None:
     scope = run.scopes[entry.scope]
     state = scope.node(entry.node)
-    if state.phase is None:
+    if state.phase is None and run.cause is None:
         run.steps_used += 1
     error = {
         "node": entry.node,
@@ -116,7 +130,13 @@ def _failed(run: Run, entry: Failed) -> None:
     scope.context["error"] = error
     scope.steps[entry.node] = {"output": None, "outcome": outcome.value, "error": error}
     _answered(run, entry.scope, entry.node, state)
-    closes = isinstance(run.program.plan.nodes[entry.node].on_error, Continue)
+    node = run.program.nodes[entry.node]
+    if entry.node in run.program.doubtful:
+        doubtful = (scope.id, entry.node) in run.doubts
+        run.doubts.discard((scope.id, entry.node))
+        if doubtful or is_unknown(entry):
+            keep_doubtful(run, scope, entry.node)
+    closes = isinstance(node.on_error, Continue)
     _end(run, scope, entry.node, state, outcome, closes=closes)
 
 
@@ -132,6 +152,8 @@ def _answered(run: Run, scope: str, node: str, state: NodeState) -> None:
 def _retrying(run: Run, entry: Retrying) -> None:
     state = run.scopes[entry.scope].node(entry.node)
     state.retries += 1
+    if entry.node in run.program.doubtful and is_unknown(entry):
+        run.doubts.add((entry.scope, entry.node))
     _put_off(run, entry.scope, entry.node, state)
 
 
@@ -189,7 +211,7 @@ def _loop_opened(run: Run, entry: LoopOpened) -> None:
 
 def _limit(run: Run, scope: str, node: str, state: NodeState) -> None:
     """What no runner does has its timeout here."""
-    if run.program.plan.nodes[node].timeout is not None:
+    if run.program.nodes[node].timeout is not None:
         run.timers[timer_key("timeout", scope, node, state.attempt)] = Timer("timeout", scope, node)
 
 
@@ -242,15 +264,26 @@ def _cancel_requested(run: Run, entry: CancelRequested) -> None:
     run.cancelled = True
 
 
+def _compensating(run: Run, entry: Compensating) -> None:
+    _drop_everything(run)
+    begin(run, entry)
+
+
 def _finished(run: Run, entry: Finished) -> None:
-    _drop_nodes(run, run.root)
-    for key in list(run.timers):
-        _disarm(run, key)
+    _drop_everything(run)
     run.touched.clear()
     run.finished = True
     run.status = entry.status
     if entry.code:
-        run.error = {"code": entry.code, "message": entry.message, "node": entry.node}
+        error = {"code": entry.code, "message": entry.message, "node": entry.node}
+        run.error = error | error_of(run)
+
+
+def _drop_everything(run: Run) -> None:
+    for scope in (run.root, *run.scopes.values()):
+        _drop_nodes(run, scope)
+    for key in list(run.timers):
+        _disarm(run, key)
 
 
 # --- what follows from the plan alone -------------------------------------------------------------
@@ -272,6 +305,9 @@ def _end(
     state.loop = None
     scope.open -= 1
     if closes and scope.open == 0 and scope.parent is not None:
+        if run.cause is not None:
+            close(run, scope, name, state)
+            return
         _close_iteration(run, scope, scope_output(scope, run.program.outputs_of(scope.name)), None)
 
 
@@ -301,6 +337,8 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
     if state.phase is RUNNING:
         if run.outstanding.pop((scope.id, name), None) is not None:
             run.dropped_steps.append((scope.id, name, state.attempt))
+            if name in run.program.doubtful:
+                run.doubts.add((scope.id, name))
     elif state.phase is ASKED:
         _withdraw(run, scope.id, name, state)
     elif state.phase is RETRYING:
@@ -314,13 +352,16 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
             _drop_nodes(run, inner)
             del run.scopes[inner.id]
         state.loop.open.clear()
+    if (scope.id, name) in run.doubts:
+        run.doubts.discard((scope.id, name))
+        keep_doubtful(run, scope, name)
     state.phase = state.config = None
 
 
 def _withdraw(run: Run, scope: str, name: str, state: NodeState, *, answered: bool = False) -> None:
     del run.questions[scope, name]
     _disarm(run, timer_key("timeout", scope, name, state.attempt))
-    work = run.program.plan.nodes[name].work
+    work = run.program.nodes[name].work
     assert isinstance(work, Question)
     run.dropped_questions.append(Withdraw(scope, name, state.attempt, work.kind, answered))
 
@@ -351,6 +392,7 @@ FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     IterationFailed: _iteration_failed,
     Jumped: _jumped,
     CancelRequested: _cancel_requested,
+    Compensating: _compensating,
     Finished: _finished,
 }
 """What each kind of entry does to a run."""

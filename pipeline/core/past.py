@@ -8,11 +8,13 @@ means: not known here.
 from __future__ import annotations
 
 from permaflow.plan import ROOT
-from pipeline.core.state import ASKED, RUNNING, Run
+from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, Run
 
 
 def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
     """Whether this attempt has ended, or can no longer count."""
+    if run.cause is not None:
+        return _is_past_repair(run, scope_id, name, attempt)
     scope = run.scopes.get(scope_id)
     if scope is None:
         return _has_closed(run, scope_id)
@@ -24,6 +26,8 @@ def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
 
 def is_over(run: Run, key: str) -> bool:
     """Whether a timer that is not armed here can no longer be armed either."""
+    if key == RUN_TIMER:
+        return run.cause is not None
     kind, *rest = key.split("\x1f")
     match rest:
         case [scope_id, name, attempt] if attempt.isdecimal():
@@ -31,6 +35,18 @@ def is_over(run: Run, key: str) -> bool:
                 run, scope_id, name, int(attempt)
             )
     return False
+
+
+def _is_past_repair(run: Run, scope_id: str, name: str, attempt: int) -> bool:
+    """The same, once nothing counts any more but what undoes the run."""
+    if name in run.program.plan.nodes:
+        return True
+    if run.repaired.get((scope_id, name), (0, 0))[0] >= attempt:
+        return True
+    if run.repair is None or (run.repair[0].id, run.repair[1]) != (scope_id, name):
+        return False
+    state = run.repair[0].nodes[name]
+    return state.attempt > attempt or (state.attempt == attempt and state.phase is not RUNNING)
 
 
 def _has_closed(run: Run, scope_id: str) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from permaflow.plan import (
+    CONTINUE,
     ROOT,
     Json,
+    Never,
+    Node,
     Plan,
     Question,
     Task,
@@ -16,15 +20,65 @@ from permaflow.plan import (
 )
 
 Renderer = Callable[[Any], Json]
+NEVER = Never()
+
+
+def compensation_of(name: str) -> str:
+    """The node that undoes a node. No dialect lets a `#` into the names of nodes."""
+    return f"{name}#compensate"
+
+
+def _undoing(node: Node) -> Node:
+    what = node.compensation
+    assert what is not None
+    return Node(
+        compensation_of(node.id),
+        what.type,
+        what.work,
+        NEVER,
+        retry=what.retry,
+        timeout=what.timeout,
+        on_error=CONTINUE,
+    )
 
 
 class Program:
     """Tables over a plan; see each attribute. Shared by all runs of a version, never changed."""
 
-    __slots__ = ("_descendants", "entries", "plan", "renderers", "triggers")
+    __slots__ = (
+        "_descendants",
+        "compensates",
+        "doubtful",
+        "entries",
+        "followers",
+        "handlers",
+        "nodes",
+        "plan",
+        "renderers",
+        "triggers",
+    )
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        undoing = {name: _undoing(node) for name, node in plan.nodes.items() if node.compensation}
+        self.nodes: dict[str, Node] = {
+            **plan.nodes,
+            **{node.id: node for node in undoing.values()},
+            **{node.id: replace(node, on_error=CONTINUE, when=NEVER) for node in plan.on_failure},
+        }
+        """The nodes of the plan, and those that run when a run does not complete."""
+        self.followers = {**dict.fromkeys(self.nodes, ()), **plan.followers}
+        self.handlers = frozenset(node.id for node in plan.on_failure)
+        """The nodes of `on_failure`."""
+        self.doubtful = frozenset(
+            name
+            for name in undoing
+            if (what := plan.nodes[name].compensation) is not None
+            and what.when_unknown
+            and isinstance(plan.nodes[name].work, Task)
+        )
+        """Tasks that are undone, too, when nobody knows what an attempt of theirs did."""
+        self.compensates = bool(undoing or plan.on_failure)
         self.entries: dict[str, tuple[str, ...]] = {
             scope: tuple(name for name in names if not mentions(plan.nodes[name].when))
             for scope, names in plan.members.items()
@@ -35,7 +89,7 @@ class Program:
         )
         self.renderers: dict[str, Renderer] = {
             node.id: renderer(node.work.config)
-            for node in plan.nodes.values()
+            for node in self.nodes.values()
             if isinstance(node.work, Task | Question)
         }
         """Task or question → context → its config without expressions."""

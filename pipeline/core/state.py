@@ -12,6 +12,7 @@ from uuid import UUID
 
 from permaflow.plan import ROOT, Json, Node, Outcome
 from pipeline.core.effects import Withdraw
+from pipeline.core.entries import Compensating
 from pipeline.core.program import Program
 
 RUNNING = "running"
@@ -106,6 +107,20 @@ class Scope:
         return state
 
 
+class Execution:
+    """One visit of a node that may have to be undone: its record in `steps`, and what it saw."""
+
+    __slots__ = ("context", "node", "scope", "step")
+
+    def __init__(
+        self, scope: str, node: str, step: dict[str, Json], context: dict[str, Any]
+    ) -> None:
+        self.scope = scope
+        self.node = node
+        self.step = step
+        self.context = context
+
+
 class Timer:
     """What an armed timer stands for: the kind (retry, delay, timeout, run), and its node."""
 
@@ -123,20 +138,32 @@ class Run:
     `outstanding` holds the attempts that are with runners, `questions` those that wait for an
     answer. `dropped_steps`, `dropped_timers`, `dropped_questions` and `touched` are what the last
     folds left behind for `decide` to see to; replay clears them.
+
+    `undo` holds what is to be undone if the run does not complete, `doubts` the open nodes with an
+    attempt behind them of which nobody knows what it did. Once it does not complete, `cause` says
+    why, `repair` is what runs at this moment to undo it, `repaired` counts the attempts and visits
+    of what has run, `unrepaired` holds what of it failed, `handled` counts the nodes of
+    `on_failure` that have begun, and `handler_steps` is what they have come to. See `compensating`.
     """
 
     __slots__ = (
         "cancelled",
+        "cause",
+        "doubts",
         "dropped_questions",
         "dropped_steps",
         "dropped_timers",
         "error",
         "finished",
+        "handled",
+        "handler_steps",
         "id",
         "input",
         "outstanding",
         "program",
         "questions",
+        "repair",
+        "repaired",
         "root",
         "scopes",
         "seq",
@@ -146,6 +173,8 @@ class Run:
         "timers",
         "touched",
         "trigger",
+        "undo",
+        "unrepaired",
     )
 
     def __init__(self, run_id: UUID, program: Program, trigger_input: Json, trigger: str) -> None:
@@ -171,17 +200,29 @@ class Run:
         self.dropped_steps: list[tuple[str, str, int]] = []
         self.dropped_timers: list[str] = []
         self.touched: list[tuple[Scope, str]] = []
+        self.undo: list[Execution] = []
+        self.doubts: set[tuple[str, str]] = set()
+        self.cause: Compensating | None = None
+        self.repair: tuple[Scope, str] | None = None
+        self.repaired: dict[tuple[str, str], tuple[int, int]] = {}
+        self.unrepaired: list[dict[str, Json]] = []
+        self.handled = 0
+        self.handler_steps: dict[str, Json] = {}
 
     def settle_status(self) -> None:
         """Waiting is when nothing is with a runner, and a timer or an answer is to come."""
-        if not self.finished:
+        if self.finished:
+            return
+        if self.cause is not None:
+            self.status = "compensating"
+        else:
             waits = not self.outstanding and (
                 bool(self.questions) or any(t.kind != "run" for t in self.timers.values())
             )
             self.status = "waiting" if waits else "running"
 
     def plan_node(self, name: str) -> Node:
-        return self.program.plan.nodes[name]
+        return self.program.nodes[name]
 
     def output(self) -> Json:
         """What the run gives back: the output of its one leaf, or of each by name."""

@@ -15,6 +15,7 @@ from pipeline.core.entries import (
     Asked,
     Cancelled,
     CancelRequested,
+    Compensating,
     Dispatched,
     Entry,
     Failed,
@@ -140,10 +141,16 @@ class History:
                 self._iteration_failed(scope, at)
             case Finished(status=status):
                 self.status = status
-                for step in list(self._open.values()):
-                    self._end(step, at, "cancelled")
+                self._end_open(at)
+            case Compensating():
+                self.status = "compensating"
+                self._end_open(at)
             case _:
                 pass
+
+    def _end_open(self, at: datetime) -> None:
+        for step in list(self._open.values()):
+            self._end(step, at, "cancelled")
 
     def _step(self, scope: str, node: str, at: datetime) -> Step:
         step = self.steps.get((scope, node))
@@ -198,7 +205,10 @@ def tell(entry: Entry) -> tuple[str, dict[str, Any]]:
         case Retrying() | Failed():
             error = _error(data.pop("code"), data.pop("message"), data.pop("details", None))
             data["error"] = error
-        case Finished(status=status, code=code, message=message, node=node):
+        case (
+            Finished(status=status, code=code, message=message, node=node)
+            | Compensating(status=status, code=code, message=message, node=node)
+        ):
             data = {"status": status, "error": None}
             if code:
                 data["error"] = {"code": code, "message": message, "node": node}
@@ -224,5 +234,6 @@ _NAMES: dict[type[Any], str] = {
     IterationFailed: "iteration_failed",
     Jumped: "step_jumped",
     CancelRequested: "run_cancel_requested",
+    Compensating: "run_compensating",
     Finished: RUN_COMPLETED,
 }

@@ -170,7 +170,7 @@ class Runs:
         return Response(body, media_type=JSON)
 
     async def cancel_run(self, request: Request, run_id: UUID) -> Response:
-        """Ask for the end of a run. One that was cancelled already is answered as it is."""
+        """Ask for the end of a run. One that is ending already is answered as it is."""
         caller = caller_of(request)
         raw = await read_bytes(request, 10_000)
         body = validate(CancelBody, parse_json(raw, 10_000)) if raw.strip() else CancelBody()
@@ -178,10 +178,17 @@ class Runs:
         run, asked = await self._ports.pool.run_as(caller.org, _cancel, caller.org, run_id, by)
         if asked:
             starter.cancel(self._ports.bus, run_id, caller.org, by, body.reason)
-        elif run.status != "cancelled":
+        elif not _is_ending(run):
             raise StateError(f"The run is {run.status} already; it cannot be cancelled any more.")
         headers = {"location": f"{ROOT}/{run_id}"}
         return answer(RunSummary(**summary(run)), 202 if asked else 200, headers)
+
+
+def _is_ending(run: Run) -> bool:
+    """Whether it ends, or has ended, as somebody who cancels it wants."""
+    return run.status in ("cancelled", "compensating") or (
+        run.status == "compensated" and run.cancel_at is not None
+    )
 
 
 def read_statuses(text: str | None) -> list[str] | None:

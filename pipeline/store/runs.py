@@ -148,7 +148,9 @@ async def journal(
 
 
 async def request_cancel(connection: Connection, org: UUID, run_id: UUID, by: str) -> bool:
-    """Remembers that somebody wants the run to end; False if it has ended. The first one is kept.
+    """Remembers that somebody wants the run to end; False if it has ended, or does already.
+
+    The first one is kept.
 
     The run ends once its orchestrator hears of it: send a `Cancel` after the commit; the
     reconciler sends it again for as long as the run is open. Raises `NotFoundError`.

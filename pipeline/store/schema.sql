@@ -44,6 +44,7 @@
 -- approval_event     who decided what, who handed over to whom, reminders and escalations; rows never change
 -- approval_link      links that decide; the secret is kept as a hash
 -- lease              long steps that a runner holds
+-- claim              attempts that may happen once, as runners begin them; kept as long as runs are
 -- record             the built-in document store; watched by change data capture
 -- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
 -- notification       what people are told; notification_box numbers those of a user as they are committed
@@ -58,7 +59,7 @@
 -- Only the clock of the database counts; times are timestamptz. What is written gets `clock_timestamp()`; what is
 -- compared is `statement_timestamp()`, because an index cannot be searched for a moment that moves. Ids are UUIDv7 and
 -- come from the caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
--- Locks are taken in the order workflow, run, run_key, timer, approval, question, answer, lease, kafka_offset, generation, and within a table in the order
+-- Locks are taken in the order workflow, run, run_key, timer, approval, question, answer, lease, claim, kafka_offset, generation, and within a table in the order
 -- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
 -- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees
 -- the organisation that the transaction has chosen; to choose none is an error. permaflow_engine sees all.
@@ -197,7 +198,7 @@ create index run_by_type on run (org_id, type, id desc) where type <> '';
 create index run_by_resource on run (org_id, resource_id, id desc) where resource_id <> '';
 create index run_by_parent on run (parent_id) where parent_id is not null;
 create index run_open on run (workflow_id) where finished_at is null;
-create index run_running on run (id) where status in ('pending', 'running');
+create index run_running on run (id) where status in ('pending', 'running', 'compensating');
 create index run_unsettled on run (id) where finished_at is not null and settled_at is null;
 create index run_cancelled on run (id) where cancel_at is not null and finished_at is null;
 
@@ -361,6 +362,18 @@ create table lease (
   primary key (run_id, step)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
+create table claim (
+  run_id   uuid not null,
+  scope    text not null,
+  node     text not null,
+  attempt  int  not null,
+  org_id   uuid not null,
+  token    uuid not null,
+  at       timestamptz not null default clock_timestamp(),
+  primary key (run_id, scope, node, attempt)
+);
+create index claim_by_age on claim using brin (at) with (autosummarize = on);
+
 -- Records, sources, and what could not be read ----------------------------------------------------
 
 create table record (
@@ -509,7 +522,7 @@ select protect('org', 'id');
 select protect(name::regclass, 'org_id')
 from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook', 'workflow_stats', 'run', 'journal',
   'payload', 'run_key', 'timer', 'question', 'answer', 'user_group', 'user_group_member', 'approval', 'approval_assignee',
-  'approval_event', 'approval_link', 'lease', 'record', 'dead_letter', 'audit']) as name;
+  'approval_event', 'approval_link', 'lease', 'claim', 'record', 'dead_letter', 'audit']) as name;
 
 select protect(name::regclass, 'org_id')
 from unnest(array['notification_box', 'notification', 'document', 'secret']) as name;

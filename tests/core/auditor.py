@@ -39,6 +39,7 @@ from pipeline.core.entries import (
     Asked,
     Cancelled,
     CancelRequested,
+    Compensating,
     Dispatched,
     Entry,
     Failed,
@@ -66,6 +67,7 @@ from pipeline.core.events import (
 )
 from pipeline.core.state import NodeState, Run
 from tests.core.plans import TRIGGER_INPUT
+from tests.core.undoing import Ledger, Undoing, loose
 
 IDLE, RUNNING, PUT_OFF, DELAYED, LOOPING = "idle", "running", "put off", "delayed", "looping"
 TEN_YEARS = 3_660 * 86_400.0
@@ -98,6 +100,7 @@ class Place:
     name: str
     steps: dict[str, Step]
     above: tuple[str, str, int] | None = None
+    item: Json = None
 
 
 def holds(when: When, steps: Mapping[str, Step]) -> bool | None:
@@ -139,6 +142,10 @@ class Auditor:
         self.timers: dict[str, tuple[str, str]] = {}
         self.views: dict[tuple[str, str, int], dict[str, Any]] = {}
         """What each attempt could see when it was dispatched."""
+        self.ledger = Ledger(plan)
+        self.undoing: Undoing | None = None
+        self.ever = dict(self.places)
+        """All places that ever were."""
         self.used = 0
         self._about: tuple[str, str] | None = None
         """The node whose firing the last entries announced: a jump's target, a join's winner."""
@@ -152,6 +159,14 @@ class Auditor:
         """Both know the same places, and the same of every step in them."""
         if self.finished is not None:
             assert run.status == self.finished.status
+            return
+        if self.undoing is not None:
+            assert run.status == "compensating"
+            current = self.undoing.current
+            where = run.repair and (run.repair[0].id, run.repair[1])
+            assert where == current
+            assert run.outstanding.keys() == ({current} if self.undoing.out else set())
+            assert run.timers.keys() == self.undoing.timers()
             return
         assert run.scopes.keys() == self.places.keys()
         assert run.steps_used == self.used
@@ -174,7 +189,7 @@ class Auditor:
         if self.finished is not None:
             assert not rest, "something happened after the end"
             return
-        expected = self._cause(event)
+        expected = self.undoing.cause_of(event) if self.undoing else self._cause(event)
         if expected is None:
             assert not rest, f"{event} changes nothing, but made {rest[0]}"
             return
@@ -184,9 +199,14 @@ class Auditor:
             assert first == Logged(*event[:3], event.log)
             first = rest.pop(0)
         assert isinstance(first, expected), f"{event} was answered with {first}"
-        self._answer(event, first)
+        if self.undoing is not None:
+            assert not isinstance(first, Succeeded) or first == Succeeded(*event[:6])
+            self._apply(first)
+        else:
+            self._answer(event, first)
         for entry in rest:
-            self._lawful(entry)
+            if self.undoing is None:
+                self._lawful(entry)
             self._apply(entry)
         self._nothing_left()
 
@@ -206,7 +226,7 @@ class Auditor:
                 return Retrying if again else Failed
             case TimerFired(key="run"):
                 armed = self.started and self.plan.timeout is not None
-                return Finished if armed else None
+                return self._ending() if armed else None
             case TimerFired(key=key):
                 if key not in self.timers:
                     return None
@@ -216,7 +236,7 @@ class Auditor:
                     return Succeeded if leaves else Failed
                 if key.startswith("delay"):
                     return Succeeded
-                return Dispatched, Asked, Failed, Finished
+                return Dispatched, Asked, Failed, *self._ending()
             case CancelAsked():
                 return CancelRequested
             case Woken():
@@ -243,7 +263,7 @@ class Auditor:
             case TimerFired(key=key), Failed() if key.startswith("timeout"):
                 assert entry[:2] == self.timers[key]
                 assert (entry.timed_out, entry.code) == (True, "timeout")
-            case TimerFired(key="run"), Finished():
+            case TimerFired(key="run"), Finished() | Compensating():
                 assert entry.status == "timed_out"
             case TimerFired(key=key), Succeeded() | Dispatched() | Asked() | Failed():
                 assert entry[:2] == self.timers[key]
@@ -266,7 +286,7 @@ class Auditor:
             self._settles_failure(entry)
             return
         match entry:
-            case Finished():
+            case Finished() | Compensating():
                 self._lawful_end(entry)
             case Iterated():
                 step = self.places[entry.scope].steps[entry.node]
@@ -315,7 +335,7 @@ class Auditor:
         place, failed = self._doomed
         self._doomed = None
         if not failed.node:
-            assert isinstance(entry, Finished)
+            assert isinstance(entry, self._ending("cancelled"))
             assert entry.status == "cancelled"
             return
         on_error = self.plan.nodes[failed.node].on_error
@@ -327,13 +347,24 @@ class Auditor:
                 return
             code = "visit_limit"
         if place.id == ROOT:
-            assert isinstance(entry, Finished)
+            assert isinstance(entry, self._ending())
             assert (entry.status, entry.code, entry.node) == ("failed", code, failed.node)
         else:
             assert isinstance(entry, IterationFailed)
             assert (entry.scope, entry.code) == (place.id, code)
 
-    def _lawful_end(self, entry: Finished) -> None:
+    def _ending(self, status: str = "failed") -> tuple[type[Any], ...]:
+        """The entry that says that the run does not complete: undone first, if it can be."""
+        told = bool(self.plan.on_failure) and status != "cancelled"
+        undoable = self.ledger.anything(self._loose())
+        return (Compensating,) if told or undoable else (Finished,)
+
+    def _loose(self) -> dict[tuple[str, str], str]:
+        return loose(self.places.values(), (RUNNING, PUT_OFF))
+
+    def _lawful_end(self, entry: Finished | Compensating) -> None:
+        expected = Finished if entry.status == "completed" else self._ending()
+        assert isinstance(entry, expected)
         if entry.code == "step_limit":
             assert self.used >= self.plan.max_steps
             assert entry.status == "failed"
@@ -396,11 +427,28 @@ class Auditor:
     # --- what an entry means ----------------------------------------------------------------------
 
     def _apply(self, entry: Entry) -> None:
+        if self.undoing is not None:
+            self.undoing.follow(entry)
+            if isinstance(entry, Dispatched):
+                self.views[entry[:3]] = self.undoing.view(self.ever)
+            if isinstance(entry, Finished):
+                self.finished = entry
+            return
+        before = self._loose()
+        self._apply_forward(entry)
+        if isinstance(entry, Compensating):
+            self.ledger.note(entry, before, {})
+            self.undoing = Undoing(self.plan, entry, self.ledger.groups)
+            self.timers.clear()
+        else:
+            self.ledger.note(entry, before, self._loose())
+
+    def _apply_forward(self, entry: Entry) -> None:
         match entry:
             case Started():
                 assert entry.trigger == self.trigger
                 self.started = True
-            case CancelRequested():
+            case CancelRequested() | Compensating():
                 pass
             case Finished():
                 self.finished = entry
@@ -498,7 +546,10 @@ class Auditor:
             scope = f"{around}{entry.node}{again}[{index}]"
             assert scope not in self.places
             steps = {name: Step() for name in self._members(entry.node)}
-            self.places[scope] = Place(scope, entry.node, steps, (entry.scope, entry.node, index))
+            above = entry.scope, entry.node, index
+            assert step.items is not None
+            self.places[scope] = Place(scope, entry.node, steps, above, step.items[index])
+            self.ever[scope] = self.places[scope]
         step.opened = entry.first + entry.size
 
     def _reopen(self, entry: Jumped) -> None:
@@ -557,6 +608,10 @@ class Auditor:
     def _nothing_left(self) -> None:
         """When no event is at work, everything that can follow has followed."""
         if self.finished is not None:
+            return
+        if self.undoing is not None:
+            assert self.undoing.current is not None, "what undoes the run stands still"
+            assert self.undoing.out or self.undoing.armed is not None
             return
         assert self._about is None
         assert self._doomed is None

@@ -21,6 +21,13 @@ def dump(run: Run) -> dict[str, Any]:
         "outstanding": {f"{scope}/{node}": n for (scope, node), n in run.outstanding.items()},
         "timers": {key: [t.kind, t.scope, t.node] for key, t in run.timers.items()},
         "scopes": {scope.id: _scope(scope) for scope in run.scopes.values()},
+        "undo": [[e.scope, e.node, e.step] for e in run.undo],
+        "doubts": sorted(run.doubts),
+        "cause": list(run.cause) if run.cause is not None else None,
+        "repair": [run.repair[0].id, run.repair[1]] if run.repair is not None else None,
+        "repaired": {f"{scope}/{node}": list(n) for (scope, node), n in run.repaired.items()},
+        "unrepaired": run.unrepaired,
+        "handled": [run.handled, run.handler_steps],
         "left_behind": [len(run.dropped_steps), len(run.dropped_timers), len(run.touched)],
     }
 

@@ -204,7 +204,7 @@ BUGS = (
     # Taking over.
     Bug(
         "who takes a run over renders what is out anew",
-        "pipeline.core.decide",
+        "pipeline.core.dispatching",
         "        state.config,\n",
         "        None,\n",
     ),

@@ -26,6 +26,7 @@ from permaflow.plan import (
     And,
     AtLeast,
     Branch,
+    Compensation,
     Constant,
     Context,
     Delay,
@@ -157,6 +158,7 @@ class Kinds:
     triggers: bool = True
     stops: bool = True
     views: bool = True
+    compensations: bool = True
     nodes: int = 12
     depth: int = 2
 
@@ -254,6 +256,25 @@ def _on_error(draw: st.DrawFn, kinds: Kinds, siblings: Sequence[str]) -> OnError
     return STOP if kind == 6 and kinds.stops else CONTINUE
 
 
+def _compensation(
+    draw: st.DrawFn, kinds: Kinds, work: Work, seen: tuple[str, ...]
+) -> Compensation | None:
+    if not kinds.compensations or not isinstance(work, Task | Question) or draw(st.booleans()):
+        return None
+    config: Json = {"seen": Seen(seen)} if kinds.views else {}
+    if draw(st.integers(0, 15)) == 15:
+        config = {"value": Broken()}
+    return Compensation("test", Task("stage", config), _retry(draw), None, draw(st.booleans()))
+
+
+def _handlers(draw: st.DrawFn, kinds: Kinds, seen: tuple[str, ...]) -> tuple[Node, ...]:
+    count = draw(st.sampled_from((0, 0, 0, 1, 2))) if kinds.compensations else 0
+    config: Json = {"seen": Seen(seen)} if kinds.views else {}
+    return tuple(
+        Node(f"h{i}", "test", Task("stage", config), retry=_retry(draw)) for i in range(count)
+    )
+
+
 @st.composite
 def plans(draw: st.DrawFn, kinds: Kinds = EVERYTHING) -> Plan:
     """A plan as a dialect might compile it: no cycles, every loop with a body."""
@@ -308,6 +329,7 @@ def _assemble(
             on_error=_on_error(draw, kinds, siblings),
             cancels=cancels,
             max_visits=draw(st.integers(0, 3)),
+            compensation=_compensation(draw, kinds, work, tuple(works)),
         )
     limit = st.sampled_from((1_000_000, 1_000_000, 12)) if kinds.limits else st.just(1_000_000)
     roots = [name for name, scope in scopes.items() if scope == ROOT]
@@ -316,6 +338,7 @@ def _assemble(
         exits=tuple(draw(st.lists(st.sampled_from(roots), max_size=2, unique=True))),
         timeout=timedelta(hours=1) if kinds.timeouts and draw(st.booleans()) else None,
         max_steps=draw(limit),
+        on_failure=_handlers(draw, kinds, tuple(works)),
     )
 
 
@@ -333,6 +356,8 @@ def tables(draw: st.DrawFn, plan: Plan) -> Table:
     """How the tasks of a plan end."""
     rows = st.lists(_ANSWERS, min_size=1, max_size=4)
     tasks = [node.id for node in plan.nodes.values() if isinstance(node.work, Task | Question)]
+    tasks += [f"{node.id}#compensate" for node in plan.nodes.values() if node.compensation]
+    tasks += [node.id for node in plan.on_failure]
     return Table({name: draw(rows) for name in tasks})
 
 

@@ -26,7 +26,8 @@ from permaflow.plan import (
     Task,
     Trigger,
 )
-from pipeline.core.decide import decide, outstanding
+from pipeline.core.decide import decide
+from pipeline.core.dispatching import outstanding
 from pipeline.core.effects import ClearTimer, Dispatch, SetTimer, StopStep
 from pipeline.core.entries import (
     Cancelled,

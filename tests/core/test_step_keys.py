@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from permaflow.plan import Goto, Node, Plan, Ref, Task
 from permaflow.task import Done, TaskType
 from pipeline.attempt import Services, attempt
-from pipeline.core.decide import decide, outstanding
+from pipeline.core.decide import decide
+from pipeline.core.dispatching import outstanding
 from pipeline.core.effects import Dispatch
 from pipeline.core.events import AttemptDone, AttemptFailed, Woken
 from pipeline.core.program import Program

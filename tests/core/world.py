@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from permaflow.plan import Json, Plan
-from pipeline.core.decide import decide, outstanding
+from pipeline.core.decide import decide
+from pipeline.core.dispatching import outstanding
 from pipeline.core.effects import (
     Ask,
     ClearTimer,

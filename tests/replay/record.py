@@ -188,6 +188,27 @@ def waiting_for_a_moment() -> Recorded:
     return document, played(document, Table(), turns=0)
 
 
+def undone_half_way() -> Recorded:
+    undo = {
+        "type": "action_http",
+        "config": {"url": "https://example.com", "body": "{{error.code}}"},
+    }
+    document = graph(
+        [
+            START,
+            call("reserve", compensate={**undo, "retry": {"max_retries": 1, "jitter": False}}),
+            {"id": "each", "type": "logic_loop", "config": {"items": [1, 2]}},
+            call("one", parentId="each", compensate=undo),
+            call("charge", compensate=undo, retry={"max_retries": 1, "jitter": False}),
+            call("ship"),
+        ],
+        *("start reserve", "reserve each", "each charge", "start ship"),
+        on_failure={"type": "action_http", "config": {"url": "https://example.com"}},
+    )
+    table = Table({"charge": [Broke(timed_out=True)], "one#compensate": [Broke(False), Done()]})
+    return document, played(document, table, [0, 1, 1, 1, 1, 1, 1, 1], turns=9)
+
+
 RUNS: tuple[Callable[[], Recorded], ...] = (
     retried_and_parked,
     first_of_three,
@@ -197,6 +218,7 @@ RUNS: tuple[Callable[[], Recorded], ...] = (
     cancelled_while_waiting,
     out_of_time,
     waiting_for_a_moment,
+    undone_half_way,
 )
 
 

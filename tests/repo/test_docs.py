@@ -241,7 +241,7 @@ def test_the_states_that_are_drawn_are_those_of_the_code(docs: dict[str, str]) -
     arrows = re.findall(r"^ +(\w+) --> (\w+)", workflow, re.MULTILINE)
     assert set(arrows) == {(a, b) for a, nexts in TRANSITIONS.items() for b in nexts}
     ends = set(re.findall(r"^ +(\w+) --> \[\*\]$", run, re.MULTILINE))
-    assert ends == {"completed", "failed", "cancelled", "timed_out"}
+    assert ends == {"completed", "failed", "cancelled", "timed_out", "compensated"}
     reasons = {
         why for text in re.findall(r" : (.+)$", node, re.MULTILINE) for why in text.split(", ")
     }
@@ -251,6 +251,7 @@ def test_the_states_that_are_drawn_are_those_of_the_code(docs: dict[str, str]) -
         "iterated",
         "iteration_failed",
         "cancel_requested",
+        "compensating",
         "finished",
     }
     assert reasons == set(TAGS.values()) - silent

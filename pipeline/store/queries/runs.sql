@@ -36,23 +36,25 @@ order by seq
 limit %(limit)s;
 
 -- name: cancel
--- Remembers that somebody wants an open run to end; the first to ask is kept.
+-- Remembers that somebody wants an open run to end; the first to ask is kept. One that is undone is ending.
 update permaflow.run
 set cancel_at = coalesce(cancel_at, clock_timestamp()), cancel_by = coalesce(cancel_by, %(by)s)
-where id = %(id)s and org_id = %(org)s and finished_at is null
+where id = %(id)s and org_id = %(org)s and finished_at is null and status <> 'compensating'
 returning id;
 
 -- name: cancelled
--- Open runs that somebody wants to end, for more than `after` seconds.
+-- Open runs that somebody wants to end, for more than `after` seconds, and that have not been told.
 select id, cancel_by as by, org_id as org
 from permaflow.run
 where cancel_at < statement_timestamp() - make_interval(secs => %(after)s) and finished_at is null
+  and status <> 'compensating'
 order by id
 limit %(limit)s;
 
 -- name: silent
 -- Running runs that nothing has happened to for `after` seconds, from above `above` on. `seq` is their last row, 0 if
--- there is none; `leased`: a runner holds a step of theirs, but perhaps not the only one.
+-- there is none; `leased`: a runner holds a step of theirs, but perhaps not the only one. A run that is undone takes
+-- one step at a time: if that is to be tried again later, nothing else can have got lost.
 select run.id, coalesce(last.seq, 0) as seq, run.org_id as org,
        extract(epoch from clock_timestamp() - coalesce(last.at, run.created_at))::float8 as seconds,
        exists (select from permaflow.lease where lease.run_id = run.id and until > statement_timestamp()
@@ -61,7 +63,8 @@ from permaflow.run
 left join lateral (
   select seq, at from permaflow.journal where run_id = run.id order by seq desc limit 1
 ) as last on true
-where run.status in ('pending', 'running')
+where run.status in ('pending', 'running', 'compensating')
+  and (run.status <> 'compensating' or not exists (select from permaflow.timer where timer.run_id = run.id))
   and run.id > %(above)s and run.id < permaflow.uuid_at(statement_timestamp() - make_interval(secs => %(after)s))
   and coalesce(last.at, run.created_at) < statement_timestamp() - make_interval(secs => %(after)s)
 order by run.id
@@ -69,8 +72,9 @@ limit %(limit)s;
 
 -- name: glance
 -- Whether there is anything for the reconciler to look at, in one statement.
-select exists (select from permaflow.run where status in ('pending', 'running')) as running,
-       exists (select from permaflow.run where cancel_at is not null and finished_at is null) as cancelled,
+select exists (select from permaflow.run where status in ('pending', 'running', 'compensating')) as running,
+       exists (select from permaflow.run where cancel_at is not null and finished_at is null
+         and status <> 'compensating') as cancelled,
        exists (select from permaflow.run where finished_at is not null and settled_at is null) as unsettled,
        exists (select from permaflow.lease) as leased,
        exists (select from permaflow.answer) as answered;
