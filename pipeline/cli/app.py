@@ -11,7 +11,19 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from permaflow.errors import PermaflowError
-from pipeline.cli import approvals, catalogue, db, demo, doctor, keys, runs, stages, up, workflows
+from pipeline.cli import (
+    approvals,
+    catalogue,
+    db,
+    demo,
+    doctor,
+    keys,
+    new,
+    runs,
+    stages,
+    up,
+    workflows,
+)
 from pipeline.cli.main import version
 from pipeline.cli.show import FAILED, INTERRUPTED, USAGE, CommandError, Json, as_json, complain
 
@@ -70,6 +82,7 @@ app.add_typer(workflows.app, name="workflow")
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(new.app, name="new")
 app.add_typer(stages.app, name="stage")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="key")
