@@ -287,6 +287,13 @@ def test_a_selection_is_a_json_array_in_text_and_empty_means_all() -> None:
     assert set(problems(Everything, {"to": "x", "select": '{"a": 1}'})) == {"/select"}
 
 
+@pytest.mark.parametrize("shape", [{"type": "object"}, '{"type": "object"}'])
+def test_a_schema_is_an_object_or_such_in_text(shape: Json) -> None:
+    made = Everything.model_validate({"to": "x", "shape": shape})
+    assert made.shape == {"type": "object"}
+    assert set(problems(Everything, {"to": "x", "shape": "[1]"})) == {"/shape"}
+
+
 # --- options --------------------------------------------------------------------------------------
 
 

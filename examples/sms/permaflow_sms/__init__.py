@@ -1,0 +1,1 @@
+"""SMS for Permaflow: `integration.py` says what there is, `steps.py` does it."""

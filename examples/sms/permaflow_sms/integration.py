@@ -1,0 +1,30 @@
+"""The integration `sms`, as builders and catalogues show it."""
+
+from __future__ import annotations
+
+from permaflow.integration import Action, Credential, Integration
+
+integration = Integration(
+    type="sms",
+    label="SMS",
+    description="Send SMS messages",
+    icon="message-square",
+    form_fields=(
+        Credential(
+            id="apiKey",
+            label="API Key",
+            type="password",
+            placeholder="Your SMS provider API key",
+            config_key="apiKey",
+        ),
+    ),
+    actions=(
+        Action(
+            slug="send",
+            label="Send SMS",
+            description="Send an SMS message to a phone number",
+            category="SMS",
+            step="permaflow_sms.steps:send",
+        ),
+    ),
+)
