@@ -54,6 +54,7 @@ async def run(settings: Settings) -> list[Line]:
         "kafka": kafka,
         "redis": redis,
         "jail": jail,
+        "plug-ins": plugins,
         "gateway": gateway,
     }
     found = await asyncio.gather(*(_lines(name, check, settings) for name, check in checks.items()))
@@ -278,6 +279,20 @@ async def jail(settings: Settings) -> AsyncIterator[Line]:
     for layer, reason in cell.missing.items():
         advice = "See docs/how-to/run-code.md."
         yield Line("jail", WARN, f"the layer {layer} is missing: {reason}", advice)
+
+
+async def plugins(settings: Settings) -> AsyncIterator[Line]:
+    """Whether all task types and integrations can be loaded."""
+    from pipeline import builtins
+
+    types = builtins.task_types(settings)
+    broken = await asyncio.to_thread(types.load)
+    for error in broken:
+        yield Line(
+            "plug-ins", FAIL, str(error), "Mend or remove the package, or correct the setting."
+        )
+    if not broken:
+        yield Line("plug-ins", OK, f"{len(types.names())} task types can be loaded")
 
 
 async def gateway(settings: Settings) -> AsyncIterator[Line]:

@@ -73,6 +73,7 @@ def up(
     try:
         _find_modules("PERMAFLOW_FUNCTIONS", settings.functions)
         _find_modules("PERMAFLOW_TASK_TYPES", settings.task_types)
+        _find_modules("PERMAFLOW_PLUGINS", settings.plugins)
     except SettingsError:
         nursery.close()
         raise
@@ -146,7 +147,7 @@ def _find_modules(setting: str, names: str) -> None:
 
     for name in split(names):
         try:
-            found = find_spec(name)
+            found = find_spec(name.partition(":")[0])
         except (ImportError, ValueError):
             found = None
         if found is None:

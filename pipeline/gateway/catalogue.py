@@ -47,7 +47,7 @@ class CatalogueDoor:
 
     async def list_blocks(self, request: Request) -> Response:
         """Every block by name, without its schemas, and the integrations. Broken plug-ins are left
-        out; `permaflow doctor` tells of them."""
+        out; `permaflow doctor` names them."""
         blocks = await asyncio.to_thread(lambda: list(self._catalogue.blocks()))
         integrations = [_integration(each) for each in self._catalogue.integrations()]
         summaries = [BlockSummary.model_validate(_summary(each)) for each in blocks]

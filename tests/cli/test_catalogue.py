@@ -54,3 +54,23 @@ def test_a_block_that_is_not_there_is_a_sentence() -> None:
     assert done.returncode == 1
     assert "There is no task type 'nothing'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_names_a_plug_in_that_is_broken(tmp_path: Path) -> None:
+    def plug_ins(plugins: str) -> list[Any]:
+        env = {"PYTHONPATH": str(ROOT), "PERMAFLOW_PLUGINS": plugins, "PATH": str(tmp_path)}
+        done = subprocess.run(
+            [COMMAND, "doctor", "--json"],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return [line for line in json.loads(done.stdout)["checks"] if line["check"] == "plug-ins"]
+
+    (sound,) = plug_ins("")
+    assert sound["state"] == "ok"
+    (broken,) = plug_ins("tests.catalogue_forms")
+    assert broken["state"] == "fail"
+    assert "geo/lost" in broken["message"]

@@ -14,7 +14,7 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
-SHIPPED = {".py", ".sql", ".typed", ".json", ".lua", ".js"}
+SHIPPED = {".py", ".sql", ".typed", ".json", ".lua", ".js", ".template"}
 
 
 @pytest.fixture(scope="module")
