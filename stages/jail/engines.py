@@ -26,7 +26,8 @@ class Engine:
 
 
 QUICKJS = Engine("quickjs", "stages.jail.quickjs", "_quickjs", "permaflow")
-ENGINES = {engine.name: engine for engine in (QUICKJS,)}
+V8 = Engine("v8", "stages.jail.v8", "py_mini_racer", "permaflow[v8]")
+ENGINES = {engine.name: engine for engine in (QUICKJS, V8)}
 
 
 def engine(name: str) -> Engine:

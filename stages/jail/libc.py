@@ -38,6 +38,8 @@ _NUMBERS = {
     "getrusage": (98, 165),
     "sigaltstack": (131, 132),
     "prctl": (157, 167),
+    "openat": (257, 56),
+    "newfstatat": (262, 79),
     "gettid": (186, 178),
     "futex": (202, 98),
     "sched_getaffinity": (204, 123),

@@ -14,7 +14,7 @@ from stages.jail import libc
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_ENOSYS = 38
+_EPERM, _ENOSYS = 1, 38
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _PROT_EXEC = 4
 _CLONE_THREAD = 0x00010000
@@ -92,7 +92,9 @@ def _program(threads: bool) -> list[Instruction]:
         found += _when("mmap", [(_RETURN, 0, 0, _ALLOW)])
         found += _when("mprotect", [(_RETURN, 0, 0, _ALLOW)])
         found += _when("clone", _if_argument(0, _ANY_BIT, _CLONE_THREAD))
-        found += _when("prctl", [(_RETURN, 0, 0, _ERRNO | 1)])
+        # A thread's memory asks the system about itself, and goes on without an answer.
+        for name in ("openat", "newfstatat", "prctl"):
+            found += _when(name, [(_RETURN, 0, 0, _ERRNO | _EPERM)])
     else:
         found += _when("mmap", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
         found += _when("mprotect", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
