@@ -18,7 +18,8 @@ class Config(BaseModel):
     """`code` is the body of a function of `input`; it may `await`, and `return` gives the output.
 
     It is taken as it stands: templates go into `input`, never into the code. `engine` is for
-    JavaScript: `quickjs` starts at once, `v8` computes faster and has to be installed.
+    JavaScript: `quickjs` is always there, `v8` computes faster and has to be installed, and so has
+    Python, of which there is a subset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

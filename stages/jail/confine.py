@@ -31,6 +31,7 @@ CPU_SECONDS = 600
 """What a cell may use in its whole life; it is retired long before."""
 
 _NO_NEW_PRIVILEGES, _DROP_FROM_BOUNDS = 38, 24
+_THREADS = 32
 _CAPABILITIES_V3 = 0x20080522
 _CAPABILITIES = 64
 _OWN_USERS = 0x70000000
@@ -41,13 +42,27 @@ _EVERY = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "MSGQUEUE", "NOFILE",
 class Needs:
     """What an engine cannot do without."""
 
-    __slots__ = ("address_space", "data", "threads")
+    __slots__ = ("address_space", "data", "files", "start", "threads")
 
-    def __init__(self, *, threads: bool = False, address_space: int = 0, data: int = 0) -> None:
-        """`address_space` is on top of what is in use now, `data` is the whole; bytes, 0: any."""
+    def __init__(
+        self,
+        *,
+        threads: bool = False,
+        address_space: int = 0,
+        data: int = 0,
+        files: tuple[str, ...] = (),
+        start: Callable[[], object] | None = None,
+    ) -> None:
+        """`address_space` is on top of what is in use now, `data` is the whole; bytes, 0: any.
+
+        `start` starts a program of `files`, which are all that it can open. It has every layer but
+        the last part of seccomp around it: it may start threads and load those files.
+        """
         self.threads = threads
         self.address_space = address_space
         self.data = data
+        self.files = files
+        self.start = start
 
 
 def begin(missing: dict[str, str]) -> None:
@@ -65,11 +80,17 @@ def finish(missing: dict[str, str], needs: Needs) -> None:
     """Everything else; what cannot be had is added to `missing`."""
     in_use = _in_use()
     own_user = _OWN_USERS + _process_id()
-    _put_on(missing, FILES, namespaces.empty_root)
+    _put_on(missing, FILES, lambda: namespaces.empty_root(needs.files))
     _put_on(missing, USER, lambda: _become_nobody(own_user))
-    _put_on(missing, LANDLOCK, landlock.apply)
-    _put_on(missing, LIMITS, lambda: _limit(needs, in_use))
-    _put_on(missing, SECCOMP, lambda: seccomp.apply(threads=needs.threads))
+    _put_on(missing, LANDLOCK, lambda: landlock.apply(needs.files))
+    # Processes are counted by user: those of a cell alone only if it has a user for itself.
+    alone = NAMESPACES not in missing or os.geteuid() == own_user
+    _put_on(missing, LIMITS, lambda: _limit(needs, in_use, alone))
+    if needs.start is not None:
+        _put_on(missing, SECCOMP, lambda: seccomp.apply(seccomp.PROGRAM))
+        needs.start()
+    kind = seccomp.FRONT if needs.start else seccomp.MACHINE if needs.threads else seccomp.PLAIN
+    _put_on(missing, SECCOMP, lambda: seccomp.apply(kind))
 
 
 def _put_on(missing: dict[str, str], layer: str, put_on: Callable[[], object]) -> None:
@@ -120,13 +141,13 @@ def _become_nobody(own_user: int) -> None:
     namespaces.die_with_parent()
 
 
-def _limit(needs: Needs, in_use: int) -> None:
+def _limit(needs: Needs, in_use: int, alone: bool) -> None:
     limits = dict.fromkeys(_EVERY, 0)
     limits["CPU"] = CPU_SECONDS
     limits["AS"] = in_use + needs.address_space if needs.address_space else -1
     limits["DATA"] = needs.data or -1
-    # Counted by user, which a cell may share with others: threads need a limit that is not 0.
-    limits["NPROC"] = -1 if needs.threads else 0
+    limits["NPROC"] = 0 if not needs.threads else _THREADS if alone else -1
+    limits["NOFILE"] = 64 if needs.start else 0
     for name, value in limits.items():
         which = getattr(resource, f"RLIMIT_{name}", None)
         if which is not None:

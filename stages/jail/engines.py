@@ -27,7 +27,8 @@ class Engine:
 
 QUICKJS = Engine("quickjs", "stages.jail.quickjs", "_quickjs", "permaflow")
 V8 = Engine("v8", "stages.jail.v8", "py_mini_racer", "permaflow[v8]")
-ENGINES = {engine.name: engine for engine in (QUICKJS, V8)}
+MONTY = Engine("monty", "stages.jail.monty", "pydantic_monty", "permaflow[python]")
+ENGINES = {engine.name: engine for engine in (QUICKJS, V8, MONTY)}
 
 
 def engine(name: str) -> Engine:

@@ -7,6 +7,10 @@ import os
 
 from stages.jail import libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _MOUNTS, _CGROUPS, _HOST, _IPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 _USERS, _PROCESSES, _NETWORK = 0x10000000, 0x20000000, 0x40000000
 _ALL = _MOUNTS | _CGROUPS | _HOST | _IPC | _PROCESSES | _NETWORK
@@ -14,6 +18,7 @@ _ALL = _MOUNTS | _CGROUPS | _HOST | _IPC | _PROCESSES | _NETWORK
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC, _REMOUNT = 1, 2, 4, 8, 32
 _RECURSIVE, _PRIVATE = 0x4000, 0x40000
 _DETACH = 2
+_BIND, _NO_ACCESS_TIMES = 4096, 0xC00
 _DIE_WITH_PARENT = 1
 _SIGKILL = 9
 
@@ -45,20 +50,35 @@ def die_with_parent() -> None:
     libc.prctl(_DIE_WITH_PARENT, _SIGKILL)
 
 
-def empty_root() -> None:
-    """The root of the file tree becomes an empty folder that cannot be written to."""
+def empty_root(files: Sequence[str] = ()) -> None:
+    """The root of the file tree becomes a folder that cannot be written to, and that holds nothing
+    but `files`, each where it was.
+    """
     libc.call("mount", None, b"/", None, ctypes.c_ulong(_PRIVATE | _RECURSIVE), None)
     harmless = _NO_SUID | _NO_DEVICES | _NO_EXEC
+    size = b"size=64k,nr_inodes=100" if files else b"size=4k,nr_inodes=1"
     # Any folder will do as the place for the new root, as long as it is there.
-    libc.call(
-        "mount", b"none", b"/proc", b"tmpfs", ctypes.c_ulong(harmless), b"size=4k,nr_inodes=1"
-    )
+    libc.call("mount", b"none", b"/proc", b"tmpfs", ctypes.c_ulong(harmless), size)
+    for path in files:
+        _keep(path)
     os.chdir("/proc")
     libc.syscall("pivot_root", b".", b".")
     libc.call("umount2", b".", ctypes.c_int(_DETACH))
     os.chdir("/")
     flags = ctypes.c_ulong(harmless | _READ_ONLY | _REMOUNT)
-    libc.call("mount", b"none", b"/", None, flags, b"size=4k,nr_inodes=1")
+    libc.call("mount", b"none", b"/", None, flags, size)
+
+
+def _keep(path: str) -> None:
+    """Show a file in the new root, so that it can be read and run and no more."""
+    there = f"/proc{path}"
+    os.makedirs(os.path.dirname(there), exist_ok=True)
+    os.close(os.open(there, os.O_CREAT | os.O_RDONLY))
+    libc.call("mount", path.encode(), there.encode(), None, ctypes.c_ulong(_BIND), None)
+    # What the file had to leave before, it may not get back.
+    before = os.statvfs(path).f_flag & (_NO_EXEC | _NO_ACCESS_TIMES)
+    flags = _BIND | _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES | before
+    libc.call("mount", None, there.encode(), None, ctypes.c_ulong(flags), None)
 
 
 def _write(path: str, text: str) -> None:

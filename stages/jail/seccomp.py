@@ -14,7 +14,7 @@ from stages.jail import libc
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_EPERM, _ENOSYS = 1, 38
+_EPERM, _EBADF, _ENOSYS = 1, 9, 38
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _PROT_EXEC = 4
 _CLONE_THREAD = 0x00010000
@@ -56,12 +56,70 @@ _THREADS = [
     "pkey_free",
 ]
 
+_FRONT = [
+    *_THREADS,
+    "poll",
+    "ppoll",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_ctl",
+    "eventfd2",
+    "readv",
+    "writev",
+    "fcntl",
+    "wait4",
+    "waitid",
+    "close",
+    "recvfrom",
+    "sendto",
+    "recvmsg",
+    "sendmsg",
+]
+_PROGRAM = [
+    *_FRONT,
+    "execve",
+    "vfork",
+    "openat",
+    "fstat",
+    "newfstatat",
+    "statx",
+    "lseek",
+    "pread64",
+    "access",
+    "faccessat2",
+    "socketpair",
+    "getcwd",
+    "readlink",
+    "readlinkat",
+    "getuid",
+    "getgid",
+    "geteuid",
+    "getegid",
+    "dup2",
+    "dup3",
+    "arch_prctl",
+    "set_tid_address",
+    "epoll_create1",
+    "pipe2",
+    "prlimit64",
+    "pidfd_open",
+    "ioctl",
+    "sched_setaffinity",
+    "seccomp",
+    "prctl",
+]
+
+PLAIN, MACHINE, FRONT, PROGRAM = "plain", "machine", "front", "program"
+"""Interprets in one thread · makes machine code and threads · talks to a program that it started ·
+that program, and who starts it. Filters add up: what one forbids, a later one cannot allow.
+"""
+
 Instruction = tuple[int, int, int, int]
 
 
-def apply(*, threads: bool) -> None:
+def apply(kind: str) -> None:
     """From here on only what is listed. Raises `OSError` where the kernel has no seccomp."""
-    program = b"".join(struct.pack("=HBBI", *each) for each in _program(threads))
+    program = b"".join(struct.pack("=HBBI", *each) for each in _filter(kind))
     filters = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):
@@ -71,7 +129,7 @@ def apply(*, threads: bool) -> None:
     libc.syscall("seccomp", _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(whole))
 
 
-def _program(threads: bool) -> list[Instruction]:
+def _filter(kind: str) -> list[Instruction]:
     architecture = _ARCHITECTURE.get(libc.MACHINE)
     if architecture is None:
         raise OSError(f"There is no list of system calls for {libc.MACHINE}.")
@@ -84,20 +142,28 @@ def _program(threads: bool) -> list[Instruction]:
         (_AT_LEAST, 0, 1, _X32),
         kill,
     ]
-    for name in (*_ALWAYS, *(_THREADS if threads else ())):
-        found += _when(name, [(_RETURN, 0, 0, _ALLOW)])
-    found += _when("read", _if_argument(0, _EQUAL, 0))
-    found += _when("write", [*_if_argument(0, _EQUAL, 1)[:-1], (_RETURN, 0, 0, _ERRNO | 9)])
-    if threads:
-        found += _when("mmap", [(_RETURN, 0, 0, _ALLOW)])
-        found += _when("mprotect", [(_RETURN, 0, 0, _ALLOW)])
-        found += _when("clone", _if_argument(0, _ANY_BIT, _CLONE_THREAD))
+    allow: list[Instruction] = [(_RETURN, 0, 0, _ALLOW)]
+    allowed: list[str] = {PLAIN: [], MACHINE: _THREADS, FRONT: _FRONT, PROGRAM: _PROGRAM}[kind]
+    for name in (*_ALWAYS, *allowed):
+        found += _when(name, allow)
+    if kind in (PLAIN, MACHINE):
+        closed = (_RETURN, 0, 0, _ERRNO | _EBADF)
+        found += _when("read", _if_argument(0, _EQUAL, 0))
+        found += _when("write", [*_if_argument(0, _EQUAL, 1)[:-1], closed])
+    else:
+        found += _when("read", allow)
+        found += _when("write", allow)
+    if kind == PLAIN:
+        found += _when("mmap", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
+        found += _when("mprotect", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
+    else:
+        found += _when("mmap", allow)
+        found += _when("mprotect", allow)
+        thread = _if_argument(0, _ANY_BIT, _CLONE_THREAD)
+        found += _when("clone", allow if kind == PROGRAM else thread)
         # A thread's memory asks the system about itself, and goes on without an answer.
         for name in ("openat", "newfstatat", "prctl"):
             found += _when(name, [(_RETURN, 0, 0, _ERRNO | _EPERM)])
-    else:
-        found += _when("mmap", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
-        found += _when("mprotect", _unless_argument(2, _ANY_BIT, _PROT_EXEC))
     # The C library tries the newer call first and takes the older one when there is none.
     found += _when("clone3", [(_RETURN, 0, 0, _ERRNO | _ENOSYS)])
     return [*found, kill]

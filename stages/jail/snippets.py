@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 import orjson
 
 from permaflow.errors import InputError, SnippetError
@@ -49,6 +50,6 @@ class JailedSnippets:
             raise InputError(f"The code or its input cannot be handed on: {error}") from error
         output = await self._pool.run(self._org, engine_of(engine), job)
         try:
-            return orjson.loads(output)
-        except ValueError as error:
+            return msgspec.json.decode(output)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise SnippetError(f"The output is not JSON: {error}") from error

@@ -31,6 +31,8 @@ class _Hostile(Engine):
 
 
 HOSTILE = _Hostile("hostile", "hostile_engine", "", "")
+HOSTILE_MACHINE = _Hostile("hostile-machine", "hostile_machine", "", "")
+HOSTILE_PROGRAM = _Hostile("hostile-program", "hostile_program", "", "")
 
 PAYLOADS = {
     "read a file": "out = open(given['file']).read()",
@@ -98,6 +100,9 @@ resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20)); out = True
 
 ONLY_ROOT = {"become somebody else", "read the memory of the runner"}
 """A plain user cannot do the one anyway; the other depends on how the system is set up."""
+
+PROGRAMS_MAY = {"start a process"}
+"""A program that an engine starts may have threads, and a few processes are as good as threads."""
 
 ONLY_SECCOMP = {"make a namespace of users"}
 """What no other layer forbids: it is harmless by itself, and a door to more of the kernel."""

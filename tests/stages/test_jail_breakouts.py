@@ -13,11 +13,15 @@ import pytest
 from permaflow.errors import PermaflowError
 from stages.jail.cell import Cell, Job
 from stages.jail.confine import LAYERS
+from stages.jail.engines import Engine
 from tests.stages.hostile import (
     HOSTILE,
+    HOSTILE_MACHINE,
+    HOSTILE_PROGRAM,
     ONLY_ROOT,
     ONLY_SECCOMP,
     PAYLOADS,
+    PROGRAMS_MAY,
     Canaries,
     canaries,
 )
@@ -50,10 +54,14 @@ def job(code: str, given: object = None, seconds: float = 3.0) -> Job:
 
 
 async def tried(
-    threads: ThreadPoolExecutor, payload: str, given: object, without: tuple[str, ...]
+    threads: ThreadPoolExecutor,
+    payload: str,
+    given: object,
+    without: tuple[str, ...],
+    engine: Engine = HOSTILE,
 ) -> object:
     """What a payload got hold of; None if nothing."""
-    cell = await Cell.start(HOSTILE, MEMORY, threads, without=without)
+    cell = await Cell.start(engine, MEMORY, threads, without=without)
     try:
         assert set(cell.layers) == set(LAYERS) - set(without)
         return json.loads(await cell.run(job(PAYLOADS[payload], given)))
@@ -72,6 +80,17 @@ async def test_an_engine_that_was_taken_over_gets_hold_of_nothing(
     if "seccomp" in without and payload in ONLY_SECCOMP:
         pytest.skip("only seccomp forbids it")
     assert await tried(threads, payload, touched.given, without) is None
+    assert touched.traces() == []
+
+
+@pytest.mark.parametrize("engine", [HOSTILE_MACHINE, HOSTILE_PROGRAM], ids=lambda one: one.name)
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_engines_that_need_more_of_the_kernel_get_hold_of_nothing_either(
+    threads: ThreadPoolExecutor, touched: Canaries, payload: str, engine: Engine
+) -> None:
+    if engine is HOSTILE_PROGRAM and payload in PROGRAMS_MAY:
+        pytest.skip("a program that an engine starts may do this")
+    assert await tried(threads, payload, touched.given, (), engine) is None
     assert touched.traces() == []
 
 

@@ -1,0 +1,187 @@
+"""The engines that have to be installed: V8, and Monty for Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from permaflow.plan import Json
+from permaflow.task import Done, Reject, Retry, Verdict
+from permaflow.testing.task import config_of, make_context
+from stages.jail.confine import LAYERS
+from stages.jail.engines import MONTY, V8, Engine
+from stages.jail.pool import Pool, PoolLimits
+from stages.jail.snippets import JailedSnippets
+from stages.snippet import task_type
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    async with Pool(PoolLimits()) as made:
+        yield made
+
+
+async def did(pool: Pool, lines: list[str], code: str, given: Json, **config: Any) -> Verdict:
+    snippets = JailedSnippets(pool, "acme", output=MEGABYTE, memory=256 * MEGABYTE)
+    lines.clear()
+    context = make_context(snippets=snippets, log=lines.append)
+    return await task_type.run(config_of(task_type, code=code, input=given, **config), context)
+
+
+async def v8(pool: Pool, lines: list[str], code: str, given: Json = None, **more: Any) -> Verdict:
+    return await did(pool, lines, code, given, engine="v8", **more)
+
+
+async def python(
+    pool: Pool, lines: list[str], code: str, given: Json = None, **more: Any
+) -> Verdict:
+    return await did(pool, lines, code, given, language="python", **more)
+
+
+def rejected(verdict: Verdict) -> Reject:
+    assert isinstance(verdict, Reject)
+    return verdict
+
+
+@pytest.mark.parametrize("engine", [V8, MONTY], ids=lambda engine: engine.name)
+async def test_it_has_every_layer_that_there_is_here(pool: Pool, engine: Engine) -> None:
+    usual = await pool.warm()
+    cell = await pool.warm(engine)
+    assert cell.layers == usual.layers
+    assert {*cell.layers, *cell.missing} == set(LAYERS)
+
+
+# --- V8 -------------------------------------------------------------------------------------------
+
+
+async def test_v8_gives_what_the_code_returns(pool: Pool, lines: list[str]) -> None:
+    code = "console.log('n', input.n); return {twice: await Promise.resolve(input.n * 2)}"
+    assert await v8(pool, lines, code, {"n": 21}) == Done({"twice": 42})
+    assert lines == ["n 21"]
+
+
+async def test_v8_names_the_line_of_an_error(pool: Pool, lines: list[str]) -> None:
+    verdict = rejected(await v8(pool, lines, "const a = 1;\n\nthrow new TypeError('no');"))
+    assert verdict.message == "TypeError: no (line 3)"
+    verdict = rejected(await v8(pool, lines, "const a = 1;\nconst = 2;"))
+    assert verdict.message.startswith("SyntaxError: ")
+    assert verdict.message.endswith("(line 2)")
+
+
+async def test_v8_forgets_one_run_before_the_next(pool: Pool, lines: list[str]) -> None:
+    await v8(pool, lines, "globalThis.kept = 1; Array.prototype.kept = 2")
+    assert await v8(pool, lines, "return [typeof kept, [].kept ?? null]") == Done(
+        ["undefined", None]
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while (true);",
+        "while (true) await 0;",
+        "(async () => { while (true) await 0 })(); return 1",
+        "Atomics.wait(new Int32Array(new SharedArrayBuffer(8)), 0, 0)",
+        "return /^(a+)+$/.test('a'.repeat(60) + '!')",
+    ],
+)
+async def test_v8_is_stopped_when_its_time_is_up(pool: Pool, lines: list[str], code: str) -> None:
+    async with asyncio.timeout(10):
+        verdict = await v8(pool, lines, code, timeout_seconds=0.3)
+    assert isinstance(verdict, Retry)
+    assert verdict.code == "snippet_timeout"
+
+
+async def test_v8_is_stopped_when_its_memory_is_full(pool: Pool, lines: list[str]) -> None:
+    code = "const a = []; while (true) a.push({});"
+    assert rejected(await v8(pool, lines, code, memory_mb=32)).code == "snippet_limit"
+    code = "const a = []; while (true) a.push(new Uint8Array(1 << 24).fill(1));"
+    rejected(await v8(pool, lines, code, memory_mb=32, timeout_seconds=20))
+
+
+# --- Python ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["input['n'] * 2", "return input['n'] * 2"])
+async def test_python_gives_its_last_value_or_what_it_returns(
+    pool: Pool, lines: list[str], code: str
+) -> None:
+    assert await python(pool, lines, code, {"n": 21}) == Done(42)
+
+
+async def test_python_keeps_whole_numbers_and_text(pool: Pool, lines: list[str]) -> None:
+    given = {"n": 2**63 - 1, "text": "naïve 😀", "all": [1.5, None, True]}
+    assert await python(pool, lines, "input", given) == Done(given)
+
+
+async def test_what_python_prints_goes_to_the_log(pool: Pool, lines: list[str]) -> None:
+    await python(pool, lines, "print('a', 1)\nprint('b', end='')")
+    assert lines == ["a 1", "b"]
+
+
+async def test_python_names_the_line_of_an_error(pool: Pool, lines: list[str]) -> None:
+    verdict = rejected(await python(pool, lines, "a = 1\n\nraise ValueError('no')"))
+    assert verdict.message == "ValueError: no (line 3)"
+    verdict = rejected(await python(pool, lines, "a = 1\nb = = 2"))
+    assert verdict.message.startswith("SyntaxError: ")
+    assert verdict.message.endswith("(line 2)")
+
+
+async def test_python_forgets_one_run_before_the_next(pool: Pool, lines: list[str]) -> None:
+    await python(pool, lines, "kept = 1")
+    assert rejected(await python(pool, lines, "kept")).message.startswith("NameError")
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time\ntime.sleep(60)"])
+async def test_python_is_stopped_when_its_time_is_up(
+    pool: Pool, lines: list[str], code: str
+) -> None:
+    verdict = await python(pool, lines, code, timeout_seconds=0.3)
+    assert isinstance(verdict, Retry)
+    assert verdict.code == "snippet_timeout"
+
+
+@pytest.mark.parametrize(
+    "code", ["a = []\nwhile True: a.append('x' * 1000)", "10 ** (10 ** 8)", "'x' * 10 ** 10"]
+)
+async def test_python_is_stopped_when_its_memory_is_full(
+    pool: Pool, lines: list[str], code: str
+) -> None:
+    assert rejected(await python(pool, lines, code, memory_mb=32)).code == "snippet_limit"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('/etc/passwd').read()",
+        "import os\nos.environ['PATH']",
+        "import os\nos.listdir('/')",
+        "import os\nos.system('id')",
+        "import socket",
+        "import subprocess",
+        "__import__('os').system('id')",
+        "().__class__.__bases__[0].__subclasses__()",
+        "'{0.__class__}'.format(1)",
+        "globals()['__builtins__']",
+    ],
+)
+async def test_python_reaches_nothing(pool: Pool, lines: list[str], code: str) -> None:
+    rejected(await python(pool, lines, code))
+
+
+@pytest.mark.parametrize("value", ["{1, 2}", "float('nan')", "b'x'", "2 ** 64 and object"])
+async def test_an_output_of_python_that_is_no_json_is_refused(
+    pool: Pool, lines: list[str], value: str
+) -> None:
+    verdict = await python(pool, lines, value)
+    assert rejected(verdict).message.startswith("The output cannot be written as JSON: ")
