@@ -87,9 +87,13 @@ class Clock:
         # None of the loops ends by itself: one that does has met a bug, and takes the process down
         # rather than leave it alive without its work.
         ended, _ = await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, *loops):
-            task.cancel()
-        await asyncio.gather(stopping, *loops, return_exceptions=True)
+        pending = {stopping, *loops}
+        while pending:
+            # Said until it is heard: `wait_for` of Python 3.11 loses a cancellation that comes in
+            # the same moment as what it waits for.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.5)
         await unlisten()
         await unhold()
         for task in ended - {stopping}:

@@ -32,6 +32,7 @@ const DELIVERIES = 10; // a message that nobody survived so often is given up
 const ELSEWHERE = 2_000; // until another worker is offered what we do not know
 const GRACE = 8_000; // for open steps when the worker stops
 const PULL = 10_000;
+const AGAIN = 1_000;
 const INLINE = 1_000_000; // bytes of an output that travels in a message
 const DEPTH = 64;
 const LINES = 200; // that a step may write; further ones are dropped
@@ -107,24 +108,34 @@ class Worker {
   }
 
   async start(concurrency) {
-    const manager = await jetstreamManager(this.connection);
-    const name = `stage-${this.stage}`;
-    // The same as the pipeline itself would make it; what is there already stays as it is.
-    await manager.consumers.add(STEPS, {
-      durable_name: name,
-      ack_policy: AckPolicy.Explicit,
-      ack_wait: nanos(ACK_WAIT),
-      max_deliver: -1,
-      max_ack_pending: 20_000,
-      filter_subject: `pf.step.${this.stage}.*`,
-    });
+    this.manager = await jetstreamManager(this.connection);
     this.js = jetstream(this.connection);
-    const consumer = await this.js.consumers.get(STEPS, name);
+    while (!(await this.#ensure())) await sleep(AGAIN);
+    const consumer = await this.js.consumers.get(STEPS, `stage-${this.stage}`);
     this.cancels = this.connection.subscribe("pf.cancel", {
       callback: (error, message) => error ?? this.#cancel(message.data),
     });
     this.telling = setInterval(() => this.#tell(), 1_000);
     this.slots = Array.from({ length: concurrency }, () => this.#slot(consumer));
+  }
+
+  /** See that our queue is there: it is not before the pipeline first runs, and not after somebody
+   * has wiped the server. Made just as the pipeline would; one that is there stays as it is. */
+  async #ensure() {
+    try {
+      await this.manager.consumers.add(STEPS, {
+        durable_name: `stage-${this.stage}`,
+        ack_policy: AckPolicy.Explicit,
+        ack_wait: nanos(ACK_WAIT),
+        max_deliver: -1,
+        max_ack_pending: 20_000,
+        filter_subject: `pf.step.${this.stage}.*`,
+      });
+      return true;
+    } catch (error) {
+      this.log(`permaflow: the queue of ${this.stage} is not there: ${error.message}`);
+      return false;
+    }
   }
 
   /** Take no more steps, finish those that are open, give back what is not done in time. */
@@ -141,15 +152,21 @@ class Worker {
   /** One message at a time, as long as the worker lives. */
   async #slot(consumer) {
     while (!this.stopping) {
+      const asked = Date.now();
+      let message = null;
       try {
-        const message = await consumer.next({ expires: PULL });
-        if (message === null) continue;
-        if (this.stopping) message.nak();
-        else await this.#handle(message);
+        message = await consumer.next({ expires: PULL });
       } catch (error) {
         if (this.stopping || this.connection.isClosed()) return;
         this.log(`permaflow: ${error.message}`);
-        await sleep(500);
+      }
+      if (message === null) {
+        // Nothing came in all that time, or there is nobody to ask.
+        if (Date.now() - asked < PULL / 2 && !(await this.#ensure())) await sleep(AGAIN);
+      } else if (this.stopping) {
+        message.nak();
+      } else {
+        await this.#handle(message);
       }
     }
   }

@@ -130,3 +130,26 @@ def test_no_doubling_is_missed_however_seldom_one_looks(pause: float) -> None:
 def test_a_clock_that_has_just_begun_nudges_what_has_been_silent_for_long() -> None:
     assert has_doubled(100.0, math.inf, 60.0)
     assert not has_doubled(59.0, math.inf, 60.0)
+
+
+async def test_a_clock_stops_even_where_a_cancellation_is_lost(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, lost = asyncio.Event(), asyncio.Event()
+
+    async def lose_one(_self: clock.Clock) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if lost.is_set():
+                raise
+            lost.set()
+
+    monkeypatch.setattr(clock.Clock, "_reconcile", lose_one)
+    another = clock.Clock(engine.bus, engine.database, engine.settings)
+    running = asyncio.create_task(another.run())
+    await asyncio.wait_for(begun.wait(), 5)
+    await another.stop()
+    await asyncio.wait_for(running, 5)
+    assert lost.is_set()

@@ -15,7 +15,7 @@ import pytest
 
 from permaflow.declare import remote_task_type
 from permaflow.plan import Json
-from pipeline.bus.subjects import HELD
+from pipeline.bus.subjects import HELD, STEPS
 from pipeline.clock import Clock
 from pipeline.core.entries import Entry, Failed, Logged, Parked, Retrying, Succeeded
 from pipeline.gateway.server import Gateway
@@ -198,6 +198,20 @@ async def test_what_a_killed_worker_was_at_is_done_by_another(
     await worker.said("began wait")
     worker.kill()
     await node_worker("node_probe.mjs")
+    assert (await probes.until(run_id)).status == "completed"
+
+
+async def test_a_worker_goes_on_after_the_server_was_wiped(
+    probes: Engine, node_worker: StartNode
+) -> None:
+    worker = await node_worker("node_probe.mjs")
+    document = graph(probe("wait", {"ms": 1}), edges=["t>wait"])
+    workflow = await probes.workflow(document)
+    await probes.until((await probes.start(workflow))[0])
+    await worker.said("began wait")
+    async with probes.bus.streams._manager() as manager:
+        await manager.delete_consumer(STEPS, "stage-node")
+    (run_id,) = await probes.start(workflow)
     assert (await probes.until(run_id)).status == "completed"
 
 
