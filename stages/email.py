@@ -289,4 +289,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Send an e-mail.",
+    label="Send e-mail",
+    category="Actions",
+    icon="mail",
 )

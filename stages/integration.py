@@ -65,4 +65,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Carry out an action of a connected service.",
+    label="Integration",
+    category="Actions",
+    icon="plug",
 )

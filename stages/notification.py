@@ -219,4 +219,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Tell users, or a channel of Slack or Teams.",
+    label="Notification",
+    category="Actions",
+    icon="bell",
 )

@@ -203,4 +203,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Write rows into a document and keep it.",
+    label="Report",
+    category="Actions",
+    icon="file-text",
 )

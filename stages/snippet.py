@@ -82,5 +82,8 @@ task_type = TaskType(
     timeout=timedelta(seconds=310),
     batch=16,
     doc="Run JavaScript or Python in a jail.",
+    label="Code",
+    category="Code",
+    icon="code",
     verbatim=("code",),
 )

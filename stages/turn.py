@@ -72,4 +72,7 @@ task_type = TaskType(
     result=Result,
     run=run,
     doc="Choose one of several in turn: round robin.",
+    label="Take turns",
+    category="Actions",
+    icon="rotate-cw",
 )

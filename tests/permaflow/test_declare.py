@@ -73,10 +73,10 @@ async def test_what_it_gives_back_is_its_output_and_a_verdict_stands_for_itself(
 async def test_a_step_may_be_a_function_of_a_plain_object() -> None:
     @task_type("math/double", config=Sum)
     async def double(input):  # type: ignore[no-untyped-def]  # noqa: A002
-        return {"success": True, "given": input}
+        return {"success": True, "given": input, "plain": type(input) is dict}
 
     assert await run(double, {"one": 1, "other": 2}) == Done(
-        {"success": True, "given": {"one": 1, "other": 2}}
+        {"success": True, "given": {"one": 1, "other": 2}, "plain": True}
     )
 
 
@@ -196,6 +196,19 @@ def test_a_broken_step_breaks_its_action_alone(plugin: Path) -> None:
     (problem,) = types.config_problems("sms/lost", {})
     assert problem.code == "contract"
     assert [str(e) for e in types.load() if "sms/lost" in str(e)]
+
+
+def test_a_name_is_kept_by_whoever_has_it_and_the_other_is_told_of(plugin: Path) -> None:
+    types = TaskTypeRegistry(integrations=["sms_plugin"])
+    mine = task_type("sms/send")(types_of_the_test)
+    types.add(mine)
+    assert types.get("sms/send") is mine
+    (told,) = [str(error) for error in types.load() if "exists already" in str(error)]
+    assert "the integration sms offers the task type 'sms/send'" in told
+
+
+async def types_of_the_test(given: dict[str, Json]) -> Json:
+    """Nothing."""
 
 
 def test_an_integration_is_found_by_an_entry_point(plugin: Path) -> None:
