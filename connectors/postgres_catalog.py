@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ _QUERIES: dict[str, LiteralString] = {
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 Session = psycopg.AsyncConnection[tuple[Any, ...]]
+Wanted = Callable[[], Awaitable[Iterable[str]]]
 
 
 class SlotLostError(ConnectorError):
@@ -114,14 +115,15 @@ class Catalog:
                 "start the source anew to go on from now."
             )
 
-    async def publish(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Publish exactly the tables with these names; gives the names that are no tables."""
-        wanted = sorted(set(names))
+    async def publish(self, names: Wanted) -> tuple[str, ...]:
+        """Publish exactly the tables with these names; gives the names that are no tables.
+
+        They are asked for when nobody else can publish: what is wanted by then is not taken away.
+        """
         async with self._session() as session:
             await _rows(session, "lock", self.slot)
-            fresh = await self._ensure_publication(session)
-            if fresh and not await _rows(session, "slot", self.slot):
-                await _rows(session, "create_slot", self.slot)
+            wanted = sorted(set(await names()))
+            await self._ensure_both(session)
             found = await _rows(session, "find_tables", wanted, sorted(self.private))
             tables = {(schema, table) for _, schema, table in found}
             published = set(await _rows(session, "published", self.publication))
@@ -131,6 +133,23 @@ class Catalog:
                 await self._name_tables(session, "drop_tables", published)
         known = {name for name, _, _ in found}
         return tuple(name for name in wanted if name not in known)
+
+    async def _ensure_both(self, session: Session) -> None:
+        """What is published counts from now on: a new publication comes with a slot."""
+        fresh = await self._ensure_publication(session)
+        if fresh and not await _rows(session, "slot", self.slot):
+            await _rows(session, "create_slot", self.slot)
+
+    async def publish_also(self, names: Iterable[str]) -> None:
+        """Publish the tables with these names, beside those that are published."""
+        async with self._session() as session:
+            await _rows(session, "lock", self.slot)
+            await self._ensure_both(session)
+            found = await _rows(session, "find_tables", sorted(names), sorted(self.private))
+            published = set(await _rows(session, "published", self.publication))
+            tables = published | {(schema, table) for _, schema, table in found}
+            if tables != published:
+                await self._name_tables(session, "set_tables", tables)
 
     async def _name_tables(self, session: Session, query: str, tables: set[Any]) -> None:
         names = (sql.Identifier(schema, table) for schema, table in sorted(tables))
@@ -168,3 +187,8 @@ class Catalog:
 async def _rows(session: Session, name: str, *values: object) -> list[tuple[Any, ...]]:
     cursor = await session.execute(_QUERIES[name], values)
     return await cursor.fetchall()
+
+
+def text(name: str) -> LiteralString:
+    """A query by its name."""
+    return _QUERIES[name]

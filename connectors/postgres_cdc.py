@@ -16,7 +16,15 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass, field
 
 import psycopg
@@ -24,7 +32,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from connectors import pg_values, pgoutput, replication
 from connectors.pgoutput import PgOutput, Shape
-from connectors.postgres_catalog import Catalog
+from connectors.postgres_catalog import Catalog, Wanted
+from connectors.postgres_rows import Row, read_rows
 from connectors.replication import Replication
 from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError
@@ -113,13 +122,26 @@ class PostgresSource:
         with _connector_errors():
             await self._catalog.ensure_slot(expected=self._began)
 
-    async def ensure_publication(self, tables: Iterable[str]) -> tuple[str, ...]:
+    async def ensure_publication(self, tables: Iterable[str] | Wanted) -> tuple[str, ...]:
         """Read exactly these tables from now on, `name` or `schema.name`; gives the unknown ones.
 
         Takes effect at once, also while batches are read. Raises ConnectorError.
         """
         with _connector_errors():
-            return await self._catalog.publish(tables)
+            return await self._catalog.publish(tables if callable(tables) else _these(tables))
+
+    async def look(self, wanted: Mapping[str, Collection[str]], *, add: bool) -> list[Row]:
+        """Rows as they are now: table (`name` or `schema.name`) and keys. Only tables that are read
+        are looked at; with `add`, these are read from now on. Every change that is not seen here is
+        told of. Raises ConnectorError.
+        """
+        with _connector_errors():
+            if add:
+                await self._catalog.publish_also(wanted)
+            async with await psycopg.AsyncConnection.connect(
+                self._conninfo, autocommit=True
+            ) as session:
+                return await read_rows(session, self._catalog.publication, wanted, self._types)
 
     async def begin_anew(self) -> None:
         """After a SlotLostError: a new slot, from now on. Raises ConnectorError."""
@@ -282,6 +304,13 @@ class PostgresSource:
         """Nothing up to `position` concerns us: confirm it, unless earlier changes are open."""
         if self._confirmed >= self._delivered and position > self._confirmed:
             self._confirmed = self._delivered = position
+
+
+def _these(tables: Iterable[str]) -> Wanted:
+    async def names() -> Iterable[str]:
+        return tables
+
+    return names
 
 
 @contextlib.contextmanager

@@ -237,7 +237,9 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Parallel, join and other nodes that only route: done at once, without output."""
+    """Parallel, join and other nodes that only route: done at once. Few have an output."""
+
+    output: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True)

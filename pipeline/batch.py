@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +21,12 @@ from pipeline.core.effects import (
     StopStep,
     Withdraw,
 )
-from pipeline.core.entries import Entry, LoopOpened, Succeeded, to_row
+from pipeline.core.entries import Asked, Entry, LoopOpened, Succeeded, to_row
 from pipeline.ids import new_id, question_id
 from pipeline.live_runs import LiveRun, dehydrate
 from pipeline.outbox import Outbox
 from pipeline.store.journal import Append
+from pipeline.store.questions import CHILD
 from pipeline.wire import encode as encode_wire
 
 _HEAVY = frozenset({LoopOpened, Succeeded})
@@ -72,11 +73,16 @@ class Batch:
             for effect in decision.effects
             if type(effect) is Dispatch
         ]
+        asked = {
+            effect[:3]: _name(run.id, effect) for effect in decision.effects if type(effect) is Ask
+        }
         if decision.entries:
             row = [
                 self._written(live, entry) if type(entry) in _HEAVY else entry
                 for entry in decision.entries
             ]
+            if asked:
+                row = [_with_run(entry, asked) for entry in row]
             encoded = _encode_row(to_row(row)).decode()
             error = _encode_row(run.error).decode() if run.error is not None else None
             live.weight += len(encoded)
@@ -90,14 +96,18 @@ class Batch:
             self.advanced[live.org.hex].append((run.id, run.seq))
             if run.status != live.status:
                 self._status(live, error)
-        self._send(live, decision.effects, dispatches)
+        self._send(live, decision.effects, dispatches, asked)
 
     def send_again(self, live: LiveRun, effects: list[Dispatch], nudge: int) -> None:
         """Take in dispatches that are out already; `nudge` as in `Outbox.add`."""
-        self._send(live, [], [self._dispatch(live, effect, nudge) for effect in effects])
+        self._send(live, [], [self._dispatch(live, effect, nudge) for effect in effects], {})
 
     def _send(
-        self, live: LiveRun, effects: list[Effect], dispatches: list[tuple[Any, ...]]
+        self,
+        live: LiveRun,
+        effects: list[Effect],
+        dispatches: list[tuple[Any, ...]],
+        asked: Mapping[tuple[str, str, int], UUID],
     ) -> None:
         run_id = live.run.id
         append = self.append
@@ -116,9 +126,8 @@ class Batch:
                     append.cleared.append((run_id, key))
                 case Ask():
                     config = _encode_row(effect.config).decode()
-                    question = question_id(run_id, *effect[:3])
                     append.asked.append(
-                        (question, run_id, *effect[:3], live.org, config, effect.kind)
+                        (asked[effect[:3]], run_id, *effect[:3], live.org, config, effect.kind)
                     )
                     self._due(effect.config)
                 case Withdraw():
@@ -163,3 +172,15 @@ class Batch:
             self.append.payloads.append((ref, live.org, live.run.id, _encode_row(effect.config)))
             config = b"\xc0"
         return live.org.hex, live.run.id, effect, config, ref, timeout, task_type.batch, nudge
+
+
+def _name(run_id: UUID, effect: Ask) -> UUID:
+    """The id of a question. That of a child is new: it is the id of a run that begins now."""
+    return new_id() if effect.kind == CHILD else question_id(run_id, *effect[:3])
+
+
+def _with_run(entry: Entry, asked: Mapping[tuple[str, str, int], UUID]) -> Entry:
+    """A child has the id of the question that it was started for; the journal names it."""
+    if type(entry) is Asked and entry.kind == CHILD and (run_id := asked.get(entry[:3])):
+        return entry._replace(run=str(run_id))
+    return entry

@@ -27,8 +27,8 @@ _AGAIN = timedelta(seconds=1)
 class Completion:
     """One process of the vertex. `run` ends after `stop`.
 
-    `settle` counts runs and answers those that were not counted before; `tell` is called with the
-    runs before that, and may be called again with the same.
+    `settle` counts runs and answers those that were not counted before; each of `tell` is called
+    with the runs before that, and may be called again with the same.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Completion:
         bus: Bus,
         settle: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]],
         dead_letter: Callable[[str, str, bytes], object],
-        tell: Callable[[Sequence[UUID]], Awaitable[None]] | None = None,
+        tell: Sequence[Callable[[Sequence[UUID]], Awaitable[None]]] = (),
     ) -> None:
         self._bus = bus
         self._settle = settle
-        self._tell = tell
+        self._tell = tuple(tell)
         self._dead_letter = dead_letter
         self._subscription: Subscription | None = None
         self._stopped = False
@@ -74,8 +74,8 @@ class Completion:
                 readable.append(message)
         try:
             wanted = list(dict.fromkeys(ids))
-            if self._tell is not None:
-                await self._tell(wanted)
+            for tell in self._tell:
+                await tell(wanted)
             await self._settle(wanted)
         except PermaflowError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="completion", error=str(error))

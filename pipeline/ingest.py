@@ -30,16 +30,22 @@ from uuid import UUID
 from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError, InputError, StoreError
 from pipeline import telemetry
+from pipeline.answers import post_answers
 from pipeline.bus.port import Bus
-from pipeline.bus.subjects import WATCHING, WORKFLOWS
+from pipeline.bus.subjects import WAITS, WATCHING, WORKFLOWS
 from pipeline.change_starts import Wanted, wanted
 from pipeline.matching import ActiveTrigger, TriggerIndex
 from pipeline.settings import Settings
 from pipeline.starter import announce
-from pipeline.store import dead_letters, triggers
+from pipeline.store import dead_letters, triggers, waits
+from pipeline.store.answers import StoredAnswer
 from pipeline.store.database import Connection, Database
 from pipeline.store.starts import StartResult, at_depth, start_runs
+from pipeline.store.waits import Begun
 from pipeline.telemetry import log
+from pipeline.waits import answer, look, objects_of
+
+_Committed = tuple[Wanted, list[StartResult], list[StoredAnswer]]
 
 MAX_PAUSE = 5.0
 LOOK_EVERY = 5.0
@@ -69,6 +75,15 @@ class Source(Protocol):
     @property
     def kind(self) -> str:
         """Part of the identity of its events: `postgres`, `kafka`."""
+        ...
+
+    @property
+    def can_look(self) -> bool:
+        """Whether `look` finds records."""
+        ...
+
+    async def look(self, wanted: Sequence[Begun]) -> Mapping[UUID, ChangeRecord]:
+        """See `pipeline.waits.Rows`."""
         ...
 
     async def watch(self, objects: Iterable[str]) -> bool:
@@ -114,13 +129,16 @@ class Ingest:
         self._database = database
         self._sources = tuple(sources)
         self._active = _Active(-1, TriggerIndex())
+        self._begun = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         await self._reload()
         unlisten = await self._bus.listen(WORKFLOWS, lambda _subject, _data: self._reload())
+        unwait = await self._bus.listen(WAITS, lambda _subject, _data: self._begun.set())
         tasks = [asyncio.create_task(self._read(source)) for source in self._sources]
         tasks.append(asyncio.create_task(self._watch_triggers()))
+        tasks.append(asyncio.create_task(self._look()))
         for task in tasks:
             task.add_done_callback(self._task_ended)
         await self._stopping.wait()
@@ -130,6 +148,7 @@ class Ingest:
         for source in self._sources:
             await source.close()
         await unlisten()
+        await unwait()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -143,14 +162,35 @@ class Ingest:
         self._stopping.set()
 
     async def _watch_triggers(self) -> None:
-        """Find out that triggers changed even if the doorbell was not heard."""
+        """Find out that triggers changed, or waits began, even if the doorbell was not heard."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
-                if await self._database.run(triggers.generation) != self._active.generation:
+                seen = await self._database.run(waits.glance)
+                if seen.begun:
+                    self._begun.set()
+                if seen.generation != self._active.generation:
                     await self._reload()
             except StoreError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
+
+    async def _look(self) -> None:
+        """Look at the records that runs began to wait for."""
+        inline = self._settings.inline_bytes
+        self._begun.set()
+        while True:
+            await self._begun.wait()
+            self._begun.clear()
+            try:
+                given, more = await look(self._database, self._sources, inline)
+            except (StoreError, ConnectorError) as error:
+                log.warning(telemetry.BATCH_FAILED, vertex="ingest", error=str(error))
+                await asyncio.sleep(1.0)
+                more = True
+            else:
+                post_answers(self._bus, given)
+            if more:
+                self._begun.set()
 
     async def _reload(self) -> None:
         """Read the active triggers, on a doorbell or because `_commit` found that they changed."""
@@ -194,7 +234,7 @@ class Ingest:
         pause = 0.05
         while True:
             try:
-                found, results = await self._commit(source, batch)
+                found, results, given = await self._commit(source, batch)
                 break
             except LostError as error:
                 log.warning(telemetry.SOURCE_FAILED, source=source.kind, error=str(error))
@@ -204,10 +244,11 @@ class Ingest:
                 await asyncio.sleep(pause)
                 pause = min(MAX_PAUSE, pause * 2)
         announce(self._bus, found.requests, results)
+        post_answers(self._bus, given)
         self._count(source, batch, found.rejected)
         await source.confirm(batch)
 
-    async def _commit(self, source: Source, batch: Changes) -> tuple[Wanted, list[StartResult]]:
+    async def _commit(self, source: Source, batch: Changes) -> _Committed:
         try:
             return await self._commit_all(source, batch, {})
         except InputError as error:
@@ -217,19 +258,22 @@ class Ingest:
 
     async def _commit_all(
         self, source: Source, batch: Changes, faults: Mapping[str, str]
-    ) -> tuple[Wanted, list[StartResult]]:
+    ) -> _Committed:
         endless = await self._endless(batch.records)
+        objects = objects_of(batch.records)
         while True:
             active = self._active
             found = self._wanted(source, batch.records, active, faults, endless)
             async with self._database.transaction() as connection:
-                if await triggers.generation(connection) == active.generation:
+                seen = await waits.glance(connection, objects)
+                if seen.generation == active.generation:
                     results = await self._start(connection, found)
                     if found.rejected:
                         letters = [_letter(source, each) for each in found.rejected]
                         await dead_letters.add(connection, letters)
+                    given = await self._answer(connection, source, batch, seen.objects)
                     await source.keep_position(connection, batch)
-                    return found, results
+                    return found, results, given
             await self._reload()
 
     async def _find_faults(self, source: Source, batch: Changes) -> dict[str, str]:
@@ -272,6 +316,17 @@ class Ingest:
     async def _start(self, connection: Connection, found: Wanted) -> list[StartResult]:
         inline = self._settings.inline_bytes
         return await start_runs(connection, found.requests, inline_bytes=inline)
+
+    async def _answer(
+        self, connection: Connection, source: Source, batch: Changes, objects: Sequence[str]
+    ) -> list[StoredAnswer]:
+        """Ends the waits that are met; `objects` are those that somebody waits for."""
+        if not objects:
+            return []
+        inline = self._settings.inline_bytes
+        return await answer(
+            connection, batch.records, objects, can_look=source.can_look, inline=inline
+        )
 
     def _count(self, source: Source, batch: Changes, rejected: Sequence[Rejected]) -> None:
         for record in rejected:

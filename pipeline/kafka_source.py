@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from uuid import UUID
 
 from connectors.debezium import Debezium
 from connectors.kafka import Batch, KafkaSource, Partition, cluster_id
+from permaflow.changes import ChangeRecord
 from permaflow.errors import ConflictError, ConnectorError
 from pipeline.ingest import Changes, LostError
 from pipeline.settings import Settings, split
 from pipeline.store import offsets
 from pipeline.store.database import Connection, Database
+from pipeline.store.waits import Begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class KafkaChanges:
     """
 
     kind = "kafka"
+    can_look = False
 
     def __init__(self, settings: Settings, database: Database, org: str = "") -> None:
         if not settings.kafka_bootstrap:
@@ -58,6 +62,10 @@ class KafkaChanges:
     async def watch(self, objects: Iterable[str]) -> bool:
         """Topics are named by the settings, not by triggers, and keep what nobody reads yet."""
         return True
+
+    async def look(self, wanted: Sequence[Begun]) -> Mapping[UUID, ChangeRecord]:
+        """A topic tells of changes; how a record is now, it does not tell."""
+        return {}
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         self._cluster = await cluster_id(self._bootstrap)

@@ -30,6 +30,7 @@ from permaflow.errors import BusError, ConflictError, InputError, NotFoundError,
 from permaflow.task import TaskType
 from pipeline import telemetry
 from pipeline.answers import as_event
+from pipeline.asking import follow
 from pipeline.batch import Batch
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live, partition_of
@@ -353,7 +354,9 @@ class Orchestrator:
 
     async def _commit(self, batch: Batch, receipts: list[asyncio.Future[None]]) -> None:
         if batch.append:
-            await self._journal.commit(batch.append)
+            told = await self._journal.commit(batch.append)
+            if batch.append.asked or batch.append.withdrawn:
+                follow(self._bus, batch.append.asked, told)
         send, ring = self._bus.send, self._bus.ring
         for subject, data, key in batch.outbox.messages():
             try:

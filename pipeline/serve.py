@@ -206,16 +206,19 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
                 parts.dead_letter,
             )
         case "completion":
+            from pipeline.children import Children
             from pipeline.completion import Completion
+            from pipeline.programs import Programs
 
             database = parts.database
-            tell = None
+            programs = Programs(parts.document, parts.types, settings.limits)
+            tell = [Children(parts.bus, database, programs, settings).tell]
             if settings.kafka_run_topic:
                 from pipeline.run_events import RunEvents
 
                 events = RunEvents(settings, database)
                 parts.exit.push_async_callback(events.close)
-                tell = events.tell
+                tell.append(events.tell)
             return Completion(
                 parts.bus, lambda ids: database.run(stats.settle, ids), parts.dead_letter, tell
             )

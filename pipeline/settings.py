@@ -177,6 +177,13 @@ class Settings(BaseSettings):
     max_steps: int = Field(
         1_000_000, ge=1, le=1_000_000, description="Steps of a run, further attempts included."
     )
+    max_workflow_depth: int = Field(
+        10,
+        ge=0,
+        le=10,
+        description="How deep sub-workflows may stand in each other: 1 is a child without children "
+        "of its own.",
+    )
     max_change_depth: int = Field(
         10,
         ge=0,
@@ -203,7 +210,13 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         from specs.limits import Limits  # a command that compiles nothing loads no dialect
 
-        return Limits(self.max_nodes, self.max_loop_items, self.max_visits, self.max_steps)
+        return Limits(
+            self.max_nodes,
+            self.max_loop_items,
+            self.max_visits,
+            self.max_steps,
+            self.max_workflow_depth,
+        )
 
     @cached_property
     def stage_names(self) -> tuple[str, ...]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from connectors.postgres_catalog import SlotLostError
 from connectors.postgres_cdc import Batch, PostgresSource
-from permaflow.changes import ChangeRecord
+from connectors.postgres_rows import Row
+from permaflow.changes import UPDATED, ChangeRecord
 from permaflow.errors import ConnectorError, StoreError
 from pipeline import telemetry
 from pipeline.ingest import Changes, Source
 from pipeline.settings import Settings, split
-from pipeline.store import dead_letters
+from pipeline.store import dead_letters, waits
 from pipeline.store.database import Connection, Database
+from pipeline.store.waits import Begun
 from pipeline.telemetry import log
 from pipeline.tenancy import EVERYBODY, named_org
 
@@ -75,9 +78,11 @@ class PostgresChanges:
     """The engine's database as a source. The slot keeps the position."""
 
     kind = "postgres"
+    can_look = True
 
     def __init__(self, settings: Settings, database: Database, org: str = "") -> None:
         self._database = database
+        self._org = org
         self._source = PostgresSource(
             settings.database_url,
             name="permaflow",
@@ -99,7 +104,7 @@ class PostgresChanges:
         wanted = self._named | {RECORD_TABLE}
         if self._auto:
             # A trigger must not have the engine's own tables, which hold every organisation's data.
-            wanted |= {name for name in objects if not name.startswith(f"{ENGINE_SCHEMA}.")}
+            wanted |= set(filter(_is_theirs, objects))
         if wanted != self._wanted:
             self._wanted = wanted
             if self._looking is not None:
@@ -115,7 +120,8 @@ class PostgresChanges:
         """Publish the wanted tables; look again for those that do not exist yet."""
         while True:
             try:
-                unknown = await self._source.ensure_publication(self._wanted)
+                unknown = await self._source.ensure_publication(self._names)
+                unknown = tuple(self._wanted.intersection(unknown))
             except ConnectorError as error:
                 log.warning(telemetry.SOURCE_FAILED, source=self.kind, error=str(error))
                 unknown = ("?",)
@@ -124,6 +130,49 @@ class PostgresChanges:
             if not unknown:
                 return
             await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _names(self) -> frozenset[str]:
+        """What triggers want, and what runs wait for now."""
+        if not self._auto:
+            return self._wanted
+        try:
+            waited = await self._database.run(waits.objects)
+        except StoreError as error:
+            raise ConnectorError(f"What runs wait for cannot be read: {error}") from error
+        return self._wanted.union(filter(_is_theirs, waited))
+
+    async def look(self, wanted: Sequence[Begun]) -> Mapping[UUID, ChangeRecord]:
+        """Rows of tables as they are. With `auto`, tables that nobody watched are watched now. Of
+        an object that has built-in records there is no table.
+        """
+        keys: dict[str, set[str]] = {}
+        for wait in wanted:
+            if wait.record is None and self._org in ("", wait.org.hex) and _is_theirs(wait.object):
+                keys.setdefault(wait.object, set()).add(wait.record_id)
+        if not keys:
+            return {}
+        rows: dict[tuple[str, str], ChangeRecord] = {}
+        for row in await self._source.look(keys, add=self._auto):
+            change = self._as_change(row)
+            for name in (row.table, f"{row.namespace}.{row.table}"):
+                rows[name, row.key] = change
+        return {
+            wait.question_id: rows[wait.object, wait.record_id]
+            for wait in wanted
+            if (wait.object, wait.record_id) in rows and wait.record_id in keys.get(wait.object, ())
+        }
+
+    def _as_change(self, row: Row) -> ChangeRecord:
+        return ChangeRecord(
+            ENGINE_SCHEMA,
+            "",
+            row.table,
+            UPDATED,
+            row.values,
+            namespace=row.namespace,
+            key=row.key,
+            org=self._org,
+        )
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         while True:
@@ -134,6 +183,7 @@ class PostgresChanges:
             except SlotLostError as error:
                 await self._tell_of_gap(str(error))
                 await self._source.begin_anew()
+                await self._look_at_all()
             else:
                 return
 
@@ -148,6 +198,13 @@ class PostgresChanges:
         except StoreError as error:
             raise ConnectorError(f"The gap cannot be noted: {error}") from error
 
+    async def _look_at_all(self) -> None:
+        """What runs wait for may have happened in the gap."""
+        try:
+            await self._database.run(waits.look_at_all)
+        except StoreError as error:
+            raise ConnectorError(f"What runs wait for cannot be read: {error}") from error
+
     async def keep_position(self, connection: Connection, batch: Changes) -> None:
         """Nothing to keep: the server's slot is moved by `confirm`."""
 
@@ -160,6 +217,11 @@ class PostgresChanges:
             self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._looking
+
+
+def _is_theirs(name: str) -> bool:
+    """Whether workflows may see a table of this name."""
+    return not name.startswith(f"{ENGINE_SCHEMA}.")
 
 
 def _report(error: Exception, delay: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from permaflow.plan import TAKEN, And, AtLeast, Json, Not, Or, Question, Ref, Settled, When
+from specs import waits
 from specs.approvals import KIND, Asking
 from specs.documents import Step
 from specs.reading import shown
@@ -21,6 +22,9 @@ APPROVED, REJECTED, TIMED_OUT = "approved", "rejected", "timed_out"
 
 def main_port(step: Step) -> str | None:
     """The port that bare success means; None if any."""
+    work = step.work
+    if isinstance(work, Question) and work.kind == waits.KIND and work.timeout_port is not None:
+        return waits.MET
     return APPROVED if asking_of(step) is not None else None
 
 

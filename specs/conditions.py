@@ -48,12 +48,15 @@ class Change(Protocol):
 Test = Callable[[Change], bool | None]
 
 
-def read_condition(value: Json, pointer: str, report: Report) -> Condition | None:
-    """One `{field, op, value}` of a trigger; None if it is none."""
+def read_condition(
+    value: Json, pointer: str, report: Report, *, templates: bool = False
+) -> Condition | None:
+    """One `{field, op, value}` of a trigger; None if it is none. See `read_operator`."""
     fields = condition_fields(value, pointer, report)
     if fields is None:
         return None
-    field, op = fields.text("field", required=True), read_operator(fields)
+    field = fields.text("field", required=True)
+    op = read_operator(fields, templates=templates)
     if field is None or op is None:
         return None
     if field.startswith(("trigger.record.", "trigger.before.")):

@@ -19,12 +19,14 @@ from permaflow.plan import (
     OnError,
     OnUnknown,
     Pass,
+    Question,
     Retry,
     TaskTypes,
     TriggerSpec,
     When,
     Work,
 )
+from specs import waits
 from specs.expressions import NAMES, Names
 from specs.ordering import cycles
 from specs.paths import Path
@@ -142,6 +144,8 @@ class Reader:
         step.work = read_work(step.type, config, found, look, self.types, self.names)
         if step.type in KINDS:
             step.trigger = read_trigger(step.type, step.id, config, "", found)
+        if isinstance(step.work, Question) and step.work.kind == waits.KIND:
+            step.timeout = waits.timeout_of(Fields(config, "", found))
         for problem in found.problems:
             self.report.add(place(problem.pointer), problem.code, problem.message, problem.at)
         self.report.left_out += found.left_out

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from permaflow.plan import Compiled, Loop, Node, Plan, Problem
+from permaflow.plan import Compiled, Loop, Node, Plan, Problem, Question
 from specs.json_limits import MAX_NODES
 from specs.logic import MAX_ITEMS
 from specs.options import MAX_VISITS
+from specs.subworkflows import KIND as CHILD
+from specs.subworkflows import MAX_DEPTH
 
 MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Nodes of a document, items of a loop, visits of a node by `goto`, steps of a run."""
+    """Nodes of a document, items of a loop, visits of a node by `goto`, steps of a run, and how
+    deep sub-workflows may stand in each other.
+    """
 
     nodes: int = MAX_NODES
     items: int = MAX_ITEMS
     visits: int = MAX_VISITS
     steps: int = MAX_STEPS
+    depth: int = MAX_DEPTH
 
     def hold(self, plan: Plan) -> Plan:
         """The plan, with no limit above these."""
@@ -34,6 +39,8 @@ class Limits:
         work = node.work
         if isinstance(work, Loop) and work.max_items > self.items:
             work = replace(work, max_items=self.items)
+        if isinstance(work, Question) and work.kind == CHILD and self.depth < MAX_DEPTH:
+            work = replace(work, config={**work.config, "max_depth": self.depth})
         visits = min(node.max_visits, self.visits)
         if work is node.work and visits == node.max_visits:
             return node

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from permaflow.plan import Branch, Constant, Context, Delay, Expression, Json, Loop
+from permaflow.plan import Branch, Constant, Context, Delay, Expression, Json, Loop, Question
 from specs.branching import FORMS, read_expression, read_path
 from specs.comparing import Compare, equal_to
 from specs.durations import (
@@ -21,6 +21,7 @@ from specs.expressions import Formula, read_formula
 from specs.paths import Path
 from specs.reading import Fields, kind_of, shown
 from specs.templates import Bounded, Items, Look, Text, read_config
+from specs.waits import read_wait
 
 MAX_CASES = 200
 MAX_ITEMS = 100_000
@@ -29,6 +30,7 @@ MAX_PARALLEL = 10_000
 NOTES = frozenset({"label", "description"})
 """What builders write beside the settings."""
 
+_DELAYS = ("until_field", "duration", "duration_seconds", "until")
 _NOTHING = Constant(None)
 _FALSE = Constant(False)
 
@@ -199,15 +201,19 @@ def _items(fields: Fields, most: int, look: Look) -> Expression:
     return _NOTHING
 
 
-def read_delay(fields: Fields, look: Look) -> Delay:
-    """`duration` (seconds, `90s`, `1h30m`, `PT1H30M`) or `until` (RFC 3339), or a template."""
-    fields.only({"duration", "duration_seconds", "until"}, NOTES)
-    given = [name for name in ("duration", "duration_seconds", "until") if fields.has(name)]
+def read_delay(fields: Fields, look: Look) -> Delay | Question:
+    """`duration` (seconds, `90s`, `1h30m`, `PT1H30M`) or `until` (RFC 3339), or a template; or
+    `until_field` (`specs.waits`).
+    """
+    given = [name for name in _DELAYS if fields.has(name)]
+    if len(given) > 1:
+        fields.problem(given[1], "conflict", f"Give either `{given[0]}` or `{given[1]}`.")
+    if given and given[0] == "until_field":
+        return read_wait(fields, look)
+    fields.only(_DELAYS, NOTES)
     if not given:
         fields.missing("duration", f"{DURATION_FORMS}, or `until`: {INSTANT_FORMS}")
         return Delay(_NOTHING)
-    if len(given) > 1:
-        fields.problem(given[1], "conflict", f"Give either `{given[0]}` or `{given[1]}`.")
     name = given[0]
     raw = fields.values[name]
     value = read_config(raw, fields.at(name), fields.report, look)

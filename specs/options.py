@@ -19,7 +19,10 @@ def read_options(step: Step, timeout: str, default: OnError) -> None:
     """Reads them into `step`; `timeout` is the name that the dialect gives the timeout."""
     fields = step.fields
     step.on_error = _on_error(fields, default)
-    step.timeout = read_timeout(fields, timeout)
+    said = read_timeout(fields, timeout)
+    if said is not None and step.timeout is not None:
+        fields.problem(timeout, "conflict", "The timeout stands in the config as well; remove one.")
+    step.timeout = said or step.timeout
     step.ports = _ports(step)
     step.max_visits = fields.whole("max_visits", 1, MAX_VISITS, 100)
     if fields.has("retry"):

@@ -20,8 +20,9 @@ from permaflow.plan import (
     Trigger,
     Work,
 )
-from specs import approvals, logic
+from specs import approvals, logic, subworkflows, waits
 from specs.expressions import NAMES, Names
+from specs.paths import Path
 from specs.reading import Fields, Report, shown
 from specs.templates import Look, read_config
 from specs.triggers import KINDS
@@ -33,7 +34,9 @@ _LOGIC: dict[str, Callable[[Fields, Look], Work]] = {
     "logic_loop": logic.read_loop,
     "logic_delay": logic.read_delay,
     "logic_approval": approvals.read_approval,
+    "meta_subworkflow": subworkflows.read_subworkflow,
 }
+_ERROR = Path(("error",), "error", None)
 INLINE = frozenset({*_LOGIC, *PASSING})
 """Types that the orchestrator works off by itself."""
 
@@ -66,7 +69,7 @@ def read_work(
     if type_name in PASSING:
         join = () if type_name == "meta_error" else ("join", "n")
         Fields(config, "", report).only(join, {"label", "description"})
-        return Pass()
+        return Pass(_ERROR if type_name == "meta_error" else None)
     verbatim = types.verbatim(type_name)
     compiled = read_config(config, "", report, look, names, verbatim)
     problems = types.config_problems(type_name, config)
@@ -78,6 +81,8 @@ def ports_of(work: Work) -> tuple[str, ...]:
     """The ports that a node may end through, as far as the document tells."""
     if isinstance(work, Question) and work.kind == approvals.KIND:
         return approvals.PORTS
+    if isinstance(work, Question) and work.kind == waits.KIND:
+        return waits.PORTS if work.timeout_port is not None else ()
     if not isinstance(work, Branch):
         return ()
     names = [name for name, _ in work.cases]

@@ -19,6 +19,7 @@ from permaflow.task import Done, Reject, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import builtins
 from pipeline.bus.jetstream import JetStreamBus, connect
+from pipeline.children import Children
 from pipeline.clock import Clock
 from pipeline.completion import Completion
 from pipeline.core.entries import Entry, from_row
@@ -161,7 +162,10 @@ async def start_engine(
     journal = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
     services = await open_services(settings, database, stack, ring=bus.ring)
     programs = Programs(document, types, settings.limits)
-    engine.completion = Completion(bus, lambda ids: database.run(stats.settle, ids), dead)
+    children = Children(bus, database, Programs(document, types, settings.limits), settings)
+    engine.completion = Completion(
+        bus, lambda ids: database.run(stats.settle, ids), dead, [children.tell]
+    )
     vertices = [
         Orchestrator(bus, journal, programs, types.get, settings, dead),
         Runner(bus, types, services, runner_store(database), settings, settings.stage_names, dead),

@@ -84,3 +84,28 @@ select oid::int8,
        case when typtype = 'd' then typbasetype::int8 else 0 end,
        case when typoutput = 'array_out'::regproc then typelem::int8 else 0 end
 from found;
+
+-- name: row_keys
+-- Of these tables of the publication, the columns by which their changes name a row, and the types of these. The log
+-- tells them in the order of the table, and nothing of them where whole rows are told: then it is the order of the key.
+select n.nspname, c.relname,
+  array_agg(a.attname::text order by case when c.relreplident = 'f' then k.place else a.attnum end),
+  array_agg(format_type(a.atttypid, a.atttypmod) order by case when c.relreplident = 'f' then k.place else a.attnum end)
+from pg_publication p
+join pg_publication_rel r on r.prpubid = p.oid
+join pg_class c on c.oid = r.prrelid
+join pg_namespace n on n.oid = c.relnamespace
+join pg_index i on i.indrelid = c.oid
+  and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end
+cross join lateral unnest(i.indkey::int2[]) with ordinality as k (number, place)
+join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+where p.pubname = %s and (c.relname = any(%s::text[]) or n.nspname || '.' || c.relname = any(%s::text[]))
+group by n.nspname, c.relname;
+
+-- name: rows
+-- Rows by their key.
+select * from {table} where {key} = any(%s::text[]::{type}[]);
+
+-- name: row
+-- A row by the columns of its key.
+select * from {table} where {match};

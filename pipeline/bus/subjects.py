@@ -12,6 +12,7 @@
     (core)     pf.timer                     doorbell: a timer is due soon
     (core)     pf.workflows                 doorbell: the active triggers changed
     (core)     pf.watching                  doorbell: ingest watches what triggers name
+    (core)     pf.waits                     doorbell: a run began to wait for a change
     (core)     pf.member.<vertex>           heartbeat of a process of that vertex
 """
 
@@ -37,6 +38,7 @@ HELD = "pf.held"
 TIMER = "pf.timer"
 WORKFLOWS = "pf.workflows"
 WATCHING = "pf.watching"
+WAITS = "pf.waits"
 
 
 _STAGE = "stage-"

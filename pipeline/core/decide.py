@@ -384,8 +384,12 @@ class _Turn:
         match node.work:
             case Task() | Question():
                 self._attempt(scope, node)
-            case Trigger() | Pass():
+            case Trigger() | Pass(output=None):
                 self._pass(scope, node.id)
+            case Pass(output=expression):
+                output = expression.evaluate(scope.context) if expression else None
+                self.write(Succeeded(scope.id, node.id, 0, output))
+                self._ended(self.run.scopes.get(scope.id), node.id)
             case Branch(cases=cases, default=default):
                 port = next((p for p, test in cases if test.evaluate(scope.context)), default)
                 self.write(Succeeded(scope.id, node.id, 0, {"branch": port}, port))

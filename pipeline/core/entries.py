@@ -99,12 +99,15 @@ class Waiting(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A question of this kind went out; its answer, or its timeout, ends this attempt."""
+    """A question of this kind went out; its answer, or its timeout, ends this attempt. `run` is the
+    run that was started for it, if one was.
+    """
 
     scope: str
     node: str
     attempt: int
     kind: str = ""
+    run: str = ""
 
 
 class Skipped(NamedTuple):

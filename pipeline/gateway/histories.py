@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 import orjson
 
 from permaflow.plan import Json
-from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
-from pipeline.core.fold import fold
+from pipeline.core.entries import Entry, from_row
 from pipeline.core.program import Program
-from pipeline.core.state import Run as Replayed
 from pipeline.core.view import History
 from pipeline.gateway.ports import Ports
 from pipeline.ids import question_id
+from pipeline.outputs import apart, loop_refs, output_of, with_values
 from pipeline.store import payloads, runs
 from pipeline.store.runs import JournalRow, Run
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 SLICE = 1_000
 """Rows of a journal that are read at once."""
-
-LONG = 200
-"""Rows from which on a journal is folded in a thread, so that nobody waits for it."""
 
 RUNS = "/workflows/v1/runs"
 APPROVALS = "/workflows/v1/approvals"
@@ -68,7 +58,7 @@ class Histories:
 
     async def history(self, rows: list[JournalRow]) -> History:
         """What happened, step by step."""
-        return await _apart(len(rows), _history, rows)
+        return await apart(len(rows), _history, rows)
 
     async def output(self, run: Run, rows: list[JournalRow]) -> Json:
         """What a run gave back; None while it is open, or if its document is unknown here."""
@@ -78,27 +68,14 @@ class Histories:
         if program is None:
             return None
         items = await self._loop_items(run, rows)
-        return await _apart(len(rows), _output, program, run, rows, items)
+        return await apart(len(rows), _output, program, run, rows, items)
 
     async def _loop_items(self, run: Run, rows: list[JournalRow]) -> dict[str, Json]:
-        """The large lists that loops ran over: without them a loop cannot be folded."""
-        refs = [
-            UUID(entry.ref)
-            for row in rows
-            if b'"loop_opened"' in row.entries
-            for entry in entries_of(row)
-            if isinstance(entry, LoopOpened) and entry.ref
-        ]
+        refs = loop_refs(row.entries for row in rows)
         if not refs:
             return {}
         bodies = await self._ports.pool.run_as(run.org_id, payloads.get, refs)
         return {str(ref): orjson.loads(body) for ref, body in bodies.items()}
-
-
-async def _apart(rows: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    if rows < LONG:
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _history(rows: list[JournalRow]) -> History:
@@ -109,18 +86,9 @@ def _history(rows: list[JournalRow]) -> History:
 
 
 def _output(program: Program, run: Run, rows: list[JournalRow], items: dict[str, Json]) -> Json:
-    def known(entry: Entry) -> Entry:
-        match entry:
-            case Succeeded(ref=str(ref)):
-                return entry._replace(output=reference(run.id, ref))
-            case LoopOpened(ref=str(ref)):
-                return entry._replace(items=items.get(ref) or [])
-        return entry
-
-    replayed = Replayed(run.id, program, input_of(run), run.trigger_node)
-    for row in rows:
-        fold(replayed, [known(entry) for entry in entries_of(row)])
-    return replayed.output()
+    entries = [row.entries for row in rows]
+    found = output_of(program, run.id, input_of(run), run.trigger_node, entries, items)
+    return with_values(found, lambda ref: reference(run.id, ref))
 
 
 def input_of(run: Run) -> Json:

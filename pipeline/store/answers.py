@@ -23,7 +23,7 @@ _OVERDUE = query("answers.overdue")
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What ends a question: an `output` (JSON text, or a reference to a large one) that leaves
-    through `port`, or, with a `code`, a failure.
+    through `port`, or, with a `code`, a failure, whose `details` are JSON text.
     """
 
     question: UUID
@@ -33,11 +33,12 @@ class Answer:
     code: str | None = None
     message: str = ""
     retryable: bool = False
+    details: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer with the step that it belongs to. `output` is JSON text."""
+    """An answer with the step that it belongs to. `output` and `details` are JSON text."""
 
     question_id: UUID
     org: UUID
@@ -51,6 +52,7 @@ class StoredAnswer:
     code: str | None
     message: str
     retryable: bool
+    details: bytes | None = None
 
 
 async def give(connection: Connection, answers: Sequence[Answer]) -> list[StoredAnswer]:
@@ -66,6 +68,7 @@ async def give(connection: Connection, answers: Sequence[Answer]) -> list[Stored
         "codes": [answer.code for answer in answers],
         "messages": [answer.message for answer in answers],
         "retryable": [answer.retryable for answer in answers],
+        "details": [None if a.details is None else a.details.decode() for a in answers],
     }
     return await every(connection, StoredAnswer, _GIVE, values)
 

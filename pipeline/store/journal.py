@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from pipeline.store.answers import StoredAnswer
 from pipeline.store.appender import Appender
 from pipeline.store.queries import query
-from pipeline.store.questions import Asked, Withdrawn, statements
+from pipeline.store.questions import ANSWERS, RUNS, Asked, Withdrawn, statements
 from pipeline.store.sqlstate import store_errors
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -85,6 +85,16 @@ class Append:
         )
 
 
+@dataclass(slots=True)
+class Told:
+    """What a transaction found out: answers that were known at once, and runs `(id, organisation)`
+    whose end it has asked for.
+    """
+
+    answers: list[StoredAnswer] = field(default_factory=list)
+    ending: list[tuple[UUID, UUID]] = field(default_factory=list)
+
+
 class Journal:
     """Reads runs and appends to them. Raises `StoreError`s only."""
 
@@ -134,12 +144,13 @@ class Journal:
             journals[run_id].append((seq, entries))
         return [_stored(run, journals[run[0]]) for run in runs]
 
-    async def commit(self, batch: Append) -> None:
+    async def commit(self, batch: Append) -> Told:
         """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""
+        told = Told()
         if batch.one_statement:
             with store_errors():
                 await self._append(batch)
-            return
+            return told
         connection = await self._open()
         rows = (batch.runs, batch.seqs, batch.orgs, batch.entries)
         with store_errors():
@@ -151,8 +162,16 @@ class Journal:
                 await _many(connection, _CLEAR_TIMERS, batch.cleared, 2)
                 await _many(connection, _SET_TIMERS, batch.timers, 5)
                 await _many(connection, _PUT_PAYLOADS, batch.payloads, 4)
-                for statement, columns in statements(batch.asked, batch.withdrawn):
-                    await connection.execute(statement, columns, binary=True)
+                given = [
+                    (gives, await connection.execute(statement, columns, binary=True))
+                    for statement, columns, gives in statements(batch.asked, batch.withdrawn)
+                ]
+            for gives, cursor in given:
+                if gives == ANSWERS:
+                    told.answers += [_answer(*row) for row in await cursor.fetchall()]
+                elif gives == RUNS:
+                    told.ending += [(run_id, org) for run_id, org in await cursor.fetchall()]
+        return told
 
     async def payloads(self, refs: Iterable[UUID]) -> dict[UUID, bytes]:
         """The large values behind references; a missing one is left out."""
@@ -191,9 +210,12 @@ def _stored(run: TupleRow, rows: Sequence[tuple[int, str]]) -> StoredRun:
 
 def _answer(*row: Any) -> StoredAnswer:
     """Here JSON comes as text."""
-    values = list(row)
-    values[6] = None if row[6] is None else row[6].encode()
+    values = [*row[:6], _text(row[6]), *row[7:12], _text(row[12])]
     return StoredAnswer(*values)
+
+
+def _text(value: str | None) -> bytes | None:
+    return None if value is None else value.encode()
 
 
 async def _many(

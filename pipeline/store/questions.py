@@ -4,6 +4,9 @@ A kind may have two statements of its own, in a file of queries named after it. 
 the columns `ids, run_ids, scopes, nodes, attempts, orgs, configs` (JSON text), after the rows of
 `question` are there; `withdraw` with `run_ids, scopes, nodes, attempts, answered`, before they are
 gone. Either may raise a conflict, and the run is then decided about once more, its answers first.
+
+What they give back is told after the commit (`pipeline.asking`): `ask` of an `early` kind the
+answers that are known at once, `withdraw` of a `running` one the runs that have to end.
 """
 
 from __future__ import annotations
@@ -31,28 +34,39 @@ class Kind:
 
     ask: LiteralString | None = None
     withdraw: LiteralString | None = None
+    early: bool = False
+    running: bool = False
 
+
+CHILD, CHANGE = "child", "change"
 
 KINDS: dict[str, Kind] = {
     "approval": Kind(query("approvals.ask"), query("approvals.withdraw")),
+    CHILD: Kind(query("children.ask"), query("children.withdraw"), early=True, running=True),
+    CHANGE: Kind(query("waits.ask"), query("waits.withdraw"), early=True),
 }
+
+ANSWERS, RUNS = "answers", "runs"
+"""What a statement gives back; "" is nothing."""
 
 
 def statements(
     asked: Sequence[Asked], withdrawn: Sequence[Withdrawn]
-) -> list[tuple[LiteralString, tuple[list[Any], ...]]]:
-    """What a transaction runs for its questions, in order, each with its columns."""
-    found: list[tuple[LiteralString, tuple[list[Any], ...]]] = []
+) -> list[tuple[LiteralString, tuple[list[Any], ...], str]]:
+    """What a transaction runs for its questions, in order: a statement, its columns, and what it
+    gives back.
+    """
+    found: list[tuple[LiteralString, tuple[list[Any], ...], str]] = []
     for kind, ended in _by_kind(withdrawn):
         if kind.withdraw is not None:
-            found.append((kind.withdraw, _columns(ended)))
+            found.append((kind.withdraw, _columns(ended), RUNS if kind.running else ""))
     if withdrawn:
-        found.append((WITHDRAW, _columns([question[:4] for question in withdrawn])))
+        found.append((WITHDRAW, _columns([question[:4] for question in withdrawn]), ""))
     if asked:
-        found.append((ASK, _columns(asked)))
+        found.append((ASK, _columns(asked), ""))
     for kind, put in _by_kind(asked):
         if kind.ask is not None:
-            found.append((kind.ask, _columns(put)))
+            found.append((kind.ask, _columns(put), ANSWERS if kind.early else ""))
     return found
 
 
