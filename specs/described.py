@@ -103,14 +103,51 @@ class Loop(Described):
     max_items: int = field.number("At most", min=1, default=100_000)
 
 
+class Awaited(Form):
+    """Of which record which field is to meet what."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    object: str | None = field.combobox(
+        "Object",
+        options_source="datasources",
+        default=None,
+        description="The table or object; by default that of the run.",
+    )
+    record_id: str | int | None = field.template_input(
+        "Record", default=None, placeholder="{{trigger.record.id}}"
+    )
+    field: str | None = None
+    op: str | None = None
+    value: Json = None
+    conditions: list[dict[str, Json]] | None = None
+
+
 class Delay(Described):
-    """For how long, or until when; one of them."""
+    """For how long, until when, or until a field of a record meets a condition; one of them."""
 
     duration: str | float | None = field.template_input(
         "Duration", default=None, placeholder="90s, 1h30m, PT1H30M"
     )
     until: str | None = field.template_input(
         "Until", default=None, placeholder="2030-01-01T09:00:00Z"
+    )
+    until_field: Awaited | None = None
+    timeout_seconds: float | None = field.number("Seconds at most", default=None)
+    on_timeout: str = field.select("Then", options=["fail", "branch"], default="fail")
+
+
+class Subworkflow(Described):
+    """Which workflow a run is started of, with what, and what becomes of its end."""
+
+    workflow_id: str | None = field.template_input("Workflow", default=None)
+    workflow: str | None = field.template_input("Its name", default=None)
+    version: int | str | None = field.text("Version", default=None, placeholder="latest")
+    input: Json = field.template_textarea("Input")
+    mode: str = field.select("Mode", options=["sync", "async"], default="sync")
+    output: Json = field.template_textarea("Output", placeholder="{{run.output}}")
+    on_child_failure: str = field.select(
+        "When it fails", options=["fail", "continue"], default="fail"
     )
 
 
@@ -225,7 +262,16 @@ SHAPES: Mapping[str, Shape] = {
         ),
     ),
     "logic_delay": Shape(
-        "Delay", "Logic", "Waits for a while, or until a time has come.", "hourglass", Delay
+        "Delay",
+        "Logic",
+        "Waits for a while, until a time has come, or until a field meets a condition.",
+        "hourglass",
+        Delay,
+        (
+            OutputField("record", "The record that met the condition."),
+            OutputField("event", "created or updated, or found where it was met already."),
+        ),
+        ports=("met", "timed_out"),
     ),
     "logic_approval": Shape(
         "Approval",
@@ -254,5 +300,18 @@ SHAPES: Mapping[str, Shape] = {
         "Errors",
         "Stands where a failure leads to by `goto`.",
         "triangle-alert",
+        outputs=(
+            OutputField("node", "Which node has failed."),
+            OutputField("code", "What kind of failure it is."),
+            OutputField("message", "What went wrong, in a sentence."),
+            OutputField("details", "What else is known of it."),
+        ),
+    ),
+    "meta_subworkflow": Shape(
+        "Sub-workflow",
+        "Workflows",
+        "Starts a run of another workflow, and waits for its end or not.",
+        "workflow",
+        Subworkflow,
     ),
 }

@@ -44,7 +44,7 @@ class Step:
     """One node in one scope. `ref` names an output that is kept apart.
 
     The output of a loop is how many items it has and how many failed; theirs are in their scopes.
-    `waits_for` is the kind of the question that it has put.
+    `waits_for` is the kind of the question that it has put, `run` the run that it started.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class Step:
         "output",
         "port",
         "ref",
+        "run",
         "scope",
         "started_at",
         "status",
@@ -77,6 +78,7 @@ class Step:
         self.log: list[str] = []
         self.ref: str | None = None
         self.waits_for = ""
+        self.run = ""
 
 
 class History:
@@ -109,6 +111,7 @@ class History:
                 step.attempts = attempt
                 step.status = "waiting" if isinstance(entry, Asked) else "running"
                 step.waits_for = getattr(entry, "kind", "")
+                step.run = getattr(entry, "run", "")
             case Succeeded(scope, node, attempt, output, port, ref):
                 step = self._step(scope, node, at)
                 if not step.is_loop:

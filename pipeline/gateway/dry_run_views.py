@@ -28,6 +28,8 @@ from pipeline.gateway.shapes import Body, View
 MOST_EVENTS = 50
 QUESTIONS: Mapping[str, Mock] = {
     "approval": Mock({"decision": "approved"}, "approved"),
+    "change": Mock({"event": "found", "record": {}, "before": None}, "met"),
+    "child": Mock({}),
 }
 """What is answered to a question of each kind, as a rule."""
 

@@ -159,6 +159,7 @@ class Runs:
                     approval=approval_of(run_id, step.scope, step.node, step.attempts)
                     if step.waits_for == APPROVAL
                     else None,
+                    run_id=UUID(step.run) if step.run else None,
                 )
             )
         return answers.page(request, found, limit, views, str(first + limit))

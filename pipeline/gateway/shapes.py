@@ -271,7 +271,7 @@ class StepView(View):
     """One node in one scope (`""`, or an iteration such as `each[3]`), as of its last attempt.
 
     A large output is `{"$ref": path}`. `log` is what its attempts wrote. `approval` leads to the
-    approval that it has asked for.
+    approval that it has asked for, `run_id` is the run that it started.
     """
 
     scope: str
@@ -287,6 +287,7 @@ class StepView(View):
     log: list[str] = []
     output: Any = None
     approval: Links | None = None
+    run_id: UUID | None = None
 
 
 class MetricView(View):

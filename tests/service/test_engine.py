@@ -66,6 +66,26 @@ async def test_goto_leads_to_the_error_handler(engine: Engine) -> None:
     assert outputs["mend"] == {"why": "never"}
 
 
+async def test_an_error_handler_has_the_error_for_its_output(engine: Engine) -> None:
+    document = graph(
+        task("a", "reject", on_error="goto:rescue"),
+        {"id": "rescue", "type": "meta_error", "config": {}},
+        task("mend", output="{{steps.rescue.output.code}}"),
+        edges=["t>a", "rescue>mend"],
+    )
+    run, entries = await engine.finished(document)
+    assert run.status == "completed"
+    outputs = {e.node: e.output for e in entries if isinstance(e, Succeeded)}
+    assert outputs["rescue"] == {
+        "node": "a",
+        "code": "refused",
+        "message": "never",
+        "attempt": 1,
+        "details": None,
+    }
+    assert outputs["mend"] == "refused"
+
+
 async def test_only_the_taken_branch_is_dispatched(engine: Engine) -> None:
     condition = {"field": "trigger.amount", "op": "gt", "value": 100}
     document = graph(

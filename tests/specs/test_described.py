@@ -27,7 +27,16 @@ SOUND: dict[str, list[Any]] = {
     "logic_condition": [{"conditions": [CONDITION]}, {"condition": CONDITION}],
     "logic_switch": [{"value": "{{trigger.state}}", "cases": ["a", "b"], "default": "other"}],
     "logic_loop": [{"items": "{{trigger.items}}"}, {"items": [1], "mode": "sequential"}],
-    "logic_delay": [{"duration": "90s"}, {"duration": 5}, {"until": "2030-01-01T00:00:00Z"}],
+    "logic_delay": [
+        {"duration": "90s"},
+        {"duration": 5},
+        {"until": "2030-01-01T00:00:00Z"},
+        {
+            "until_field": {"object": "orders", "field": "state", "op": "eq", "value": "paid"},
+            "timeout_seconds": 60,
+            "on_timeout": "branch",
+        },
+    ],
     "logic_approval": [
         {},
         {"assignees": "{{trigger.owner}}", "quorum": "all", "veto": False},
@@ -48,13 +57,22 @@ SOUND: dict[str, list[Any]] = {
     "logic_parallel": [{}],
     "logic_join": [{}],
     "meta_error": [{}],
+    "meta_subworkflow": [
+        {"workflow": "Bill", "input": {"a": 1}, "mode": "async"},
+        {
+            "workflow_id": "0190a0a0-0000-7000-8000-000000000000",
+            "version": 2,
+            "output": {"sum": "{{run.output.sum}}"},
+        },
+    ],
 }
 UNSOUND: dict[str, list[Any]] = {
     "trigger_record": [{"object": "order"}, {"event": "created"}, {"object": "o", "event": 5}],
     "trigger_schedule": [{}, {"cron": 5}, {"cron": "0 9 * * *", "catchup": "some"}],
     "logic_switch": [{"value": 1}],
     "logic_loop": [{}, {"items": [], "mode": "sideways"}, {"items": [], "max_items": 0}],
-    "logic_delay": [{"duration": {"a": 1}}],
+    "logic_delay": [{"duration": {"a": 1}}, {"until_field": 5}, {"until_field": {"field": 5}}],
+    "meta_subworkflow": [{"workflow": "x", "mode": "later"}, {"workflow": 5}],
     "logic_approval": [
         {"quorum": "most"},
         {"form": 5},
