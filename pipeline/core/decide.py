@@ -200,8 +200,7 @@ class _Turn:
             if event.after is not None:
                 delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
             key = timer_key("retry", event.scope, event.node, state.attempt)
-            code, message = event.code, event.message
-            self.write(Retrying(*event[:3], delay, code, message, event.timed_out))
+            self.write(Retrying(*event[:3], delay, event.code, event.message, event.timed_out))
             self.effects.append(SetTimer(key, delay))
             return
         self._fail(
@@ -361,8 +360,7 @@ class _Turn:
             self._ended(scope, node.id)
             return
         for loser in node.cancels:
-            state = scope.node(loser)
-            if state.outcome is None:
+            if scope.node(loser).outcome is None:
                 self.write(Cancelled(scope.id, loser))
                 self._ended(scope, loser)
         if not self._within_limit(node):
@@ -386,10 +384,8 @@ class _Turn:
                 self._attempt(scope, node)
             case Trigger() | Pass(output=None):
                 self._pass(scope, node.id)
-            case Pass(output=expression):
-                output = expression.evaluate(scope.context) if expression else None
-                self.write(Succeeded(scope.id, node.id, 0, output))
-                self._ended(self.run.scopes.get(scope.id), node.id)
+            case Pass(output=value) if value:
+                self._pass(scope, node.id, value.evaluate(scope.context))
             case Branch(cases=cases, default=default):
                 port = next((p for p, test in cases if test.evaluate(scope.context)), default)
                 self.write(Succeeded(scope.id, node.id, 0, {"branch": port}, port))
@@ -402,8 +398,8 @@ class _Turn:
                 self._limit(scope, node)
                 self.run.touched.append((scope, node.id))
 
-    def _pass(self, scope: Scope, name: str) -> None:
-        self.write(Succeeded(scope.id, name, 0))
+    def _pass(self, scope: Scope, name: str, output: object = None) -> None:
+        self.write(Succeeded(scope.id, name, 0, output))
         self._ended(self.run.scopes.get(scope.id), name)
 
     def _delay(self, scope: Scope, node: Node, delay: Delay) -> None:
