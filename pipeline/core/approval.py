@@ -41,7 +41,10 @@ class Reminder:
             return 0
         if self.every is None:
             return 1
-        return min(self.at_most, 1 + int((elapsed - self.after) / self.every))
+        count = 1 + int((elapsed - self.after) / self.every)
+        # Division rounds: at the very moment of a reminder it may come out one short.
+        count += self.after + count * self.every <= elapsed
+        return min(self.at_most, count)
 
     def at(self, number: int) -> float | None:
         """When reminder `number` (0 is the first) is due; None if there is none."""

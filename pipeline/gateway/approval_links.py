@@ -38,7 +38,7 @@ from pipeline.store.database import Connection
 from pipeline.store.decisions import Response
 
 PATH = f"{ROOT}/links/{{token}}"
-EACH, ALL = 2.0, 100.0
+EACH, ALL = 10.0, 100.0
 """Uses a second of one link, and of all from one address."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")

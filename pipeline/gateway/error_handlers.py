@@ -12,7 +12,14 @@ from permaflow.errors import PermaflowError
 from permaflow.plan import Problem
 from pipeline import telemetry
 from pipeline.gateway.doors import Doors
-from pipeline.gateway.problems import BUG, REQUEST_ID, Refusal, problem_response, refusal
+from pipeline.gateway.problems import (
+    BUG,
+    REQUEST_ID,
+    Refusal,
+    problem_response,
+    refusal,
+    without_secrets,
+)
 from pipeline.telemetry import log
 
 
@@ -29,7 +36,7 @@ def handle_errors(api: FastAPI, doors: Doors) -> None:
         if found.status >= 500:
             log.error(
                 telemetry.REQUEST_FAILED,
-                path=request.scope["path"],
+                path=without_secrets(request.scope["path"]),
                 request_id=request.scope.get(REQUEST_ID, ""),
                 error=str(error),
             )

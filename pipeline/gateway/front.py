@@ -11,7 +11,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import telemetry
-from pipeline.gateway.problems import BUG, REQUEST_ID, Refusal, problem_response
+from pipeline.gateway.problems import BUG, REQUEST_ID, Refusal, problem_response, without_secrets
 from pipeline.ids import new_id
 from pipeline.telemetry import log
 
@@ -48,7 +48,7 @@ class Front:
         except Exception as error:
             log.exception(
                 telemetry.REQUEST_FAILED,
-                path=scope["path"],
+                path=without_secrets(scope["path"]),
                 request_id=scope[REQUEST_ID],
                 error=repr(error),
             )

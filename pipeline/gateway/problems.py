@@ -7,6 +7,7 @@ the request's id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -48,6 +49,8 @@ _UNSAID: Mapping[str, str] = {
 BUG = "Something went wrong here. The log has it under the request's id."
 RETRY_AFTER = "1"
 
+_LINK = re.compile(r"(/approvals/links/)[^/]+")
+
 
 class Refusal(Exception):
     """A request that is answered with a problem."""
@@ -83,6 +86,11 @@ def refusal(error: PermaflowError) -> Refusal:
             pass
     headers = {"retry-after": RETRY_AFTER} if status == 503 else None
     return Refusal(status, error.code, detail, errors=errors, headers=headers)
+
+
+def without_secrets(path: str) -> str:
+    """A path as it may stand in a log: a link that decides is as good as a key."""
+    return _LINK.sub(r"\1…", path)
 
 
 def within(prefix: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:

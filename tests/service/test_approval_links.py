@@ -1,0 +1,214 @@
+"""Links that decide: bound to one person, one approval and one decision, and only by POST."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from pipeline.store import approval_links
+from pipeline.store.database import Connection
+from tests.fix_approvals import APPROVALS, Gate, Town
+
+pytestmark = pytest.mark.service
+
+HTML = {"accept": "text/html"}
+
+
+async def links(asked: Gate, user: str, **body: Any) -> dict[str, dict[str, Any]]:
+    """The links of a user, by decision."""
+    admin = await asked.town.admin()
+    answer = await admin.post(f"{APPROVALS}/{asked.id}/links", json={"user": user, **body})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    return {each["decision"]: each for each in answer.json()["data"]}
+
+
+@pytest.fixture
+async def anybody(town: Town) -> httpx.AsyncClient:
+    """A client without a key."""
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=town.application.asgi), base_url="http://gateway"
+    )
+    return await town.stack.enter_async_context(client)
+
+
+async def test_a_link_decides_for_the_person_it_was_made_for(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    made = await links(asked, "ana")
+    answer = await anybody.post(made["approve"]["path"], json={"comment": "by mail"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "approved")
+    _, output = await asked.output()
+    assert (output["by"], output["comment"]) == ("ana", "by mail")
+    (event,) = (await asked.view())["events"]
+    assert event["via"] == f"link:{made['approve']['token'].split('_')[1]}"
+
+
+async def test_looking_at_a_link_decides_nothing(town: Town, anybody: httpx.AsyncClient) -> None:
+    asked = await town.asked(title="Order <7>", assignees=["ana"])
+    made = await links(asked, "ana")
+    for path in (made["approve"]["path"], made["reject"]["path"]):
+        shown = await anybody.get(path)
+        assert (shown.status_code, shown.json()["title"]) == (200, "Order <7>")
+        page = await anybody.get(path, headers=HTML)
+        assert "Order &lt;7&gt;" in page.text
+        assert "<7>" not in page.text
+        assert 'method="post"' in page.text
+        for method in ("HEAD", "OPTIONS", "PUT", "DELETE"):
+            assert (await anybody.request(method, path)).status_code in (405, 501), method
+    assert (await asked.view())["status"] == "pending"
+    assert (await asked.view())["events"] == []
+
+
+async def test_the_page_of_a_link_keeps_its_address_to_itself(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    made = await links(asked, "ana")
+    page = await anybody.get(made["approve"]["path"], headers=HTML)
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    form = {"content-type": "application/x-www-form-urlencoded", **HTML}
+    done = await anybody.post(made["approve"]["path"], content="comment=fine", headers=form)
+    assert done.status_code == 200
+    assert "approved" in done.text
+    again = await anybody.get(made["approve"]["path"], headers=HTML)
+    assert "already" in again.text
+    assert "<button" not in again.text
+
+
+async def test_a_link_is_used_once(town: Town, anybody: httpx.AsyncClient) -> None:
+    asked = await town.asked(assignees=["ana", "bob"], quorum="all")
+    made = await links(asked, "ana")
+    assert (await anybody.post(made["approve"]["path"])).status_code == 200
+    for each in made.values():
+        assert (await anybody.post(each["path"])).status_code == 409
+
+
+async def test_a_link_is_of_no_use_for_anything_else(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    token = (await links(asked, "ana"))["approve"]["token"]
+    key = {"authorization": f"Bearer {token}"}
+    assert (await anybody.get(f"{APPROVALS}/{asked.id}", headers=key)).status_code == 401
+    body = {"decision": "reject"}
+    path = f"{APPROVALS}/{asked.id}/respond"
+    assert (await anybody.post(path, json=body, headers=key)).status_code == 401
+    sent = {"decision": "reject", "user": "bob"}
+    assert (await anybody.post(f"{APPROVALS}/links/{token}", json=sent)).status_code == 422
+    assert (await asked.view())["status"] == "pending"
+
+
+async def test_a_wrong_token_is_like_one_that_never_was(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    good = (await links(asked, "ana"))["approve"]["token"]
+    prefix, number, secret = good.split("_", 2)
+    head = f"{prefix}_{number}"
+    wrong = [
+        f"{head}_{'A' * 43}",
+        f"pfa_0123456789abcdef_{secret}",
+        head,
+        secret,
+        "x" * 200,
+        good.upper(),
+        f"{good}%00",
+        f"..%2f{good}",
+    ]
+    details = set()
+    for token in wrong:
+        for method in ("GET", "POST"):
+            answer = await anybody.request(method, f"{APPROVALS}/links/{token}")
+            assert answer.status_code == 404, token
+            details.add(answer.json()["detail"])
+    assert len(details) <= 2
+    assert (await asked.view())["status"] == "pending"
+
+
+async def test_an_expired_link_is_refused(town: Town, anybody: httpx.AsyncClient) -> None:
+    asked = await town.asked(assignees=["ana"])
+    token, _ = await town.engine.database.run(
+        approval_links.create,
+        town.engine.org,
+        asked.id,
+        "ana",
+        "approve",
+        timedelta(seconds=-1),
+    )
+    assert (await anybody.post(f"{APPROVALS}/links/{token}")).status_code == 404
+
+
+async def test_who_may_no_longer_decide_is_refused_by_link_as_well(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    await town.group("finance", "ana")
+    asked = await town.asked(assignees=["group:finance"])
+    made = await links(asked, "ana")
+    await town.group("finance", "bob")
+    assert (await anybody.post(made["approve"]["path"])).status_code == 403
+
+
+async def test_links_are_made_by_admins_for_people_who_are_asked(town: Town) -> None:
+    asked = await town.asked({"who": "eve"}, assignees=["ana", "eve"], requester="{{trigger.who}}")
+    ana = await town.person("ana")
+    path = f"{APPROVALS}/{asked.id}/links"
+    assert (await ana.post(path, json={"user": "ana"})).status_code == 403
+    admin = await town.admin()
+    for user in ("carl", "eve"):
+        assert (await admin.post(path, json={"user": user})).status_code == 403
+
+
+async def test_only_the_hash_of_a_link_is_kept(town: Town) -> None:
+    asked = await town.asked(assignees=["ana"])
+    token = (await links(asked, "ana"))["approve"]["token"]
+    secret = token.split("_", 2)[2]
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", secret)
+
+    async def dump(connection: Connection) -> str:
+        statement = b"select approval_link::text from permaflow.approval_link"
+        cursor = await connection.execute(statement)
+        return "".join(row[0] for row in await cursor.fetchall())
+
+    kept = await town.engine.database.run(dump)
+    assert "ana" in kept
+    assert secret not in kept
+
+
+async def test_a_link_that_meets_a_broken_store_is_in_no_log(
+    town: Town, anybody: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    made = (await links(asked, "ana"))["approve"]
+    await town.engine.database.run(Connection.execute, b"drop table permaflow.approval_event")
+    capsys.readouterr()
+    assert (await anybody.post(made["path"])).status_code == 503
+    logged = capsys.readouterr().out
+    assert "request.failed" in logged
+    assert made["token"].split("_", 2)[2] not in logged
+
+
+async def test_a_link_that_is_tried_too_often_is_put_off(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    path = f"{APPROVALS}/links/pfa_0123456789abcdef_{'A' * 43}"
+    found = [(await anybody.post(path)).status_code for _ in range(20)]
+    assert 429 in found
+    assert set(found) == {404, 429}
+
+
+async def test_a_link_whose_form_is_not_filled_in_is_refused(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    form = {"type": "object", "required": ["amount"]}
+    asked = await town.asked(assignees=["ana"], form=form)
+    path = (await links(asked, "ana"))["approve"]["path"]
+    assert (await anybody.post(path)).status_code == 422
+    assert (await anybody.post(path, json={"data": {"amount": 1}})).status_code == 200
