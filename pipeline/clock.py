@@ -32,6 +32,7 @@ from pipeline.bus.subjects import (
     done,
     done_channel,
     inbox_channel,
+    notice,
     stage_of,
     step_channel,
 )
@@ -40,7 +41,17 @@ from pipeline.starter import post
 from pipeline.store import answers, approvals, leases, retention, runs, stats, timers
 from pipeline.store.database import Database
 from pipeline.telemetry import log
-from pipeline.wire import Cancel, Event, Finished, StepFailed, TimerDue, Wake, decode_held, encode
+from pipeline.wire import (
+    Cancel,
+    Event,
+    Finished,
+    Noticed,
+    StepFailed,
+    TimerDue,
+    Wake,
+    decode_held,
+    encode,
+)
 
 HELD_FOR = timedelta(seconds=15)
 """How long the word of a worker elsewhere counts; it says so again every five seconds."""
@@ -60,7 +71,7 @@ that of ends, when completion is.
 """
 
 _PAGE = 1_000
-_APPROVALS = 200
+_APPROVALS = 100
 
 
 class Clock:
@@ -103,13 +114,19 @@ class Clock:
         self._stopping.set()
 
     async def _repeat(self, work: Callable[[], Awaitable[float | None]], pause: float) -> None:
-        """Do it for ever; `work` may say how long to wait, and errors are waited out."""
-        while True:
+        """Do it for ever; `work` may say how long to wait, and errors are waited out.
+
+        A library may have taken a cancellation for the end of what it waited for: so it is asked
+        whether to go on.
+        """
+        while not self._stopping.is_set():
             try:
                 wait = await work()
             except PermaflowError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="clock", error=str(error))
                 wait = 1.0
+            if self._stopping.is_set():
+                return
             if work == self._fire_timers:
                 await self._sleep(pause if wait is None else wait)
             else:
@@ -133,7 +150,8 @@ class Clock:
         while (left := self._next - time.monotonic()) > 0:
             self._earlier.clear()
             try:
-                await asyncio.wait_for(self._earlier.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._earlier.wait()
             except TimeoutError:
                 return
 
@@ -154,11 +172,14 @@ class Clock:
         return LOOK_EVERY if soonest is None else min(LOOK_EVERY, soonest + 0.001)
 
     async def _tend_approvals(self) -> bool:
-        """Reminders and escalations that are due; whether there may be more."""
+        """Who is to be told, reminded or asked as well; whether there may be more."""
         tended = await self._database.run(approvals.tend, limit=_APPROVALS)
-        if tended:
-            log.debug(telemetry.APPROVALS_TENDED, count=tended)
-        return tended == _APPROVALS
+        if tended.count:
+            log.debug(telemetry.APPROVALS_TENDED, count=tended.count)
+        for org, users in tended.told.items():
+            if users:
+                self._bus.ring(notice(org.hex), encode(Noticed(sorted(users))))
+        return tended.count == _APPROVALS
 
     # --- workers elsewhere ------------------------------------------------------------------------
 

@@ -85,7 +85,10 @@ PARTITIONS_CHANGED = event(
     "partitions.changed", "info", "This orchestrator holds other partitions.", "partitions"
 )
 APPROVALS_TENDED = event(
-    "approvals.tended", "debug", "People were reminded of approvals, or more were asked.", "count"
+    "approvals.tended",
+    "debug",
+    "People were told or reminded of approvals, or more were asked.",
+    "count",
 )
 STEP_STARTED = event("step.started", "debug", "A task began.", "run_id", "node", "attempt", "type")
 STEP_FINISHED = event(

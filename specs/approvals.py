@@ -180,17 +180,15 @@ def read_approval(fields: Fields, look: Look) -> Question:
         texts["assignees"] = fields.values["assignees"]
     levels = _escalation(fields, texts)
     need, veto = _quorum(fields)
-    reminder = _reminder(fields)
-    starts = [*levels[:1], *([reminder["after"]] if reminder else ())]
     rules = {
         "form": _form(fields),
         "need": need,
         "veto": veto,
-        "reminder": reminder,
+        "reminder": _reminder(fields),
         "levels": levels,
         "delegation": fields.flag("delegation", False),
         "self_approval": fields.flag("self_approval", False),
-        "due": min(starts, default=None),
+        "due": 0.0,  # those who are asked are to be told
     }
     timeout = fields.number("timeout_seconds", 0.001, LONGEST_SECONDS)
     on_reject = fields.choice("on_reject", ("fail", "branch"), "") or None

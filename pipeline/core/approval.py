@@ -86,6 +86,11 @@ class Terms:
     timeout: float | None
     on_timeout: str
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Whom it asks when: those it was put to, then the levels of its escalation."""
+        return (Level(0.0, self.users, self.groups), *self.escalation)
+
 
 def read_terms(value: Mapping[str, Json]) -> Terms:
     """The terms as `specs.approvals` renders them."""
@@ -148,14 +153,14 @@ class Due:
 
 
 def due(terms: Terms, elapsed: float, reminders: int, level: int) -> Due:
-    """`reminders` and `level` are how many reminders and escalations there have been."""
+    """`reminders` and `level` are how many reminders there have been, and levels been told."""
     reminder = terms.reminder
     past = max(reminders, reminder.past(elapsed) if reminder is not None else 0)
-    reached = level
-    while reached < len(terms.escalation) and terms.escalation[reached].after <= elapsed:
+    chain, reached = terms.levels, level
+    while reached < len(chain) and chain[reached].after <= elapsed:
         reached += 1
-    coming = [each.after for each in terms.escalation[reached : reached + 1]]
+    coming = [each.after for each in chain[reached : reached + 1]]
     if reminder is not None and (at := reminder.at(past)) is not None:
         coming.append(at)
-    levels = terms.escalation[level:reached]
+    levels = chain[level:reached]
     return Due(past > reminders, levels, past, reached, min(coming, default=None))

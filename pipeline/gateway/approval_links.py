@@ -87,7 +87,7 @@ class ApprovalLinks:
         made = await self._ports.pool.run_as(
             caller.org, _create, caller.org, approval_id, body, f"key:{caller.key_id}"
         )
-        base = str(request.base_url).rstrip("/")
+        base = (self._ports.settings.public_url or str(request.base_url)).rstrip("/")
         views = [
             LinkView(
                 user=body.user,

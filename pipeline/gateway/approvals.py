@@ -18,6 +18,7 @@ from starlette.responses import Response as HttpResponse
 from permaflow.errors import ForbiddenError, NotFoundError
 from permaflow.plan import Json
 from pipeline.answers import post_answers
+from pipeline.bus.subjects import TIMER
 from pipeline.core.approval import APPROVE, Terms
 from pipeline.gateway import answers
 from pipeline.gateway.answers import answer
@@ -118,6 +119,7 @@ class Approvals:
             comment=body.comment,
             via=f"key:{caller.key_id}",
         )
+        self._ports.bus.ring(TIMER, b"0")
         return answer(view(approval))
 
     async def _get(self, caller: Caller, approval_id: UUID) -> Approval:
@@ -178,14 +180,10 @@ def summary(row: Row, terms: Terms) -> ApprovalSummary:
 
 def view(approval: Approval) -> ApprovalView:
     """All of it."""
-    waiting = None
-    if not approval.is_pending:
-        waiting = []
-    elif approval.eligible is not None:
-        waiting = sorted(approval.eligible - approval.votes.keys())
+    waiting = approval.waiting_for
     return ApprovalView(
         **_members(approval.row, approval.terms),
-        waiting_for=waiting,
+        waiting_for=None if waiting is None else sorted(waiting),
         decisions=[DecisionView.model_validate(each) for each in decisions.decisions(approval)],
         events=[
             EventView.model_validate(
@@ -205,7 +203,7 @@ def view(approval: Approval) -> ApprovalView:
 
 def _members(row: Row, terms: Terms) -> dict[str, Json]:
     path = f"{ROOT}/{row.id}"
-    reached = terms.escalation[: row.level]
+    reached = terms.escalation[: max(0, row.level - 1)]
     users = [*terms.users, *(name for level in reached for name in level.users)]
     groups = [*terms.groups, *(name for level in reached for name in level.groups)]
     named = list(dict.fromkeys([*users, *(f"group:{name}" for name in groups)]))

@@ -6,8 +6,9 @@ They are put and withdrawn by the orchestrator's transaction (`questions.py`), a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,8 +16,10 @@ import orjson
 
 from permaflow.errors import NotFoundError
 from permaflow.plan import Json
-from pipeline.core.approval import APPROVE, PENDING, REJECT, Level, Terms, due, read_terms
+from permaflow.ports import Notice
+from pipeline.core.approval import APPROVE, PENDING, REJECT, Due, Level, Terms, due, read_terms
 from pipeline.ids import new_id
+from pipeline.store import notifications
 from pipeline.store.database import Connection
 from pipeline.store.json_values import raw, to_json
 from pipeline.store.queries import query
@@ -32,6 +35,7 @@ _ADD_PEOPLE = query("approvals.add_people")
 _DUE = query("approvals.due")
 _ADVANCE = query("approvals.advance")
 _WAIT = query("approvals.wait")
+_WAKE = query("approvals.wake")
 
 AWAY = "away"
 
@@ -99,6 +103,13 @@ class Approval:
             for each in self.events
             if each.kind in (APPROVE, REJECT)
         }
+
+    @property
+    def waiting_for(self) -> frozenset[str] | None:
+        """Those who may still decide; None for anybody."""
+        if not self.is_pending:
+            return frozenset()
+        return None if self.eligible is None else self.eligible - self.votes.keys()
 
     def is_barred(self, person: str) -> bool:
         """Whether this is the one who asks, who may not decide."""
@@ -196,23 +207,31 @@ async def add_people(
 # --- what is due ----------------------------------------------------------------------------------
 
 
-async def tend(connection: Connection, *, limit: int = 200) -> int:
-    """Reminds and escalates where it is time to, each once; answers how many approvals that were.
+@dataclass(slots=True)
+class Tended:
+    """How many approvals were looked at, and for whom there is something new to read, by org."""
+
+    count: int = 0
+    told: dict[UUID, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+async def tend(connection: Connection, *, limit: int = 100) -> Tended:
+    """Tells those who are asked, reminds them and escalates, where it is time to; each once.
 
     Any number of callers may do this at once.
     """
-    rows = await every(connection, _Due, _DUE, {"limit": limit})
-    for row in rows:
+    tended = Tended()
+    for row in await every(connection, _Due, _DUE, {"limit": limit}):
+        tended.count += 1
         terms = read_terms(orjson.loads(row.terms))
         now = due(terms, row.elapsed, row.reminders, row.level)
-        if now.remind:
-            details = {"number": now.reminders}
-            await add_event(connection, row.org, row.id, "remind", details=details)
-        for number, level in enumerate(now.levels, start=row.level + 1):
-            await _escalate(connection, row, number, level)
+        for number, level in enumerate(now.levels, start=row.level):
+            if number:
+                await _escalate(connection, row, number, level)
         values = {"id": row.id, "reminders": now.reminders, "level": now.level, "next": now.next}
         await connection.execute(_ADVANCE, values)
-    return len(rows)
+        tended.told[row.org].update(await _tell(connection, row, now))
+    return tended
 
 
 async def _escalate(connection: Connection, row: _Due, number: int, level: Level) -> None:
@@ -220,6 +239,43 @@ async def _escalate(connection: Connection, row: _Due, number: int, level: Level
     await add_people(connection, row.org, row.id, people)
     details = {"level": number, "users": level.users, "groups": level.groups}
     await add_event(connection, row.org, row.id, "escalate", details=details)
+
+
+async def _tell(connection: Connection, row: _Due, now: Due) -> set[str]:
+    """Notifies those who may decide and have not: of the approval itself once, whoever they are by
+    now; and each time that it is to remind.
+    """
+    approval = await get(connection, row.org, row.id)
+    waiting = {name for name in approval.waiting_for or () if name.isprintable()}
+    told = await _notify(connection, approval, waiting, "asked", f"approval:{row.id}")
+    if now.remind:
+        details = {"number": now.reminders}
+        await add_event(connection, row.org, row.id, "remind", details=details)
+        key = f"approval:{row.id}:{now.reminders}"
+        told += await _notify(connection, approval, waiting - set(told), "reminder", key)
+    return set(told)
+
+
+async def _notify(
+    connection: Connection, approval: Approval, people: set[str], kind: str, key: str
+) -> list[str]:
+    if not people:
+        return []
+    row, terms = approval.row, approval.terms
+    notice = Notice(
+        terms.title or row.node,
+        terms.description,
+        f"/workflows/v1/approvals/{row.id}",
+        {"kind": kind, "approval_id": str(row.id), "run_id": str(row.run_id)},
+    )
+    return await notifications.add(
+        connection, row.org, sorted(people), notice, key=key, run_id=row.run_id
+    )
+
+
+async def wake(connection: Connection, approval_id: UUID) -> None:
+    """Lets the clock look at an approval: there may be somebody new to tell."""
+    await connection.execute(_WAKE, {"id": approval_id})
 
 
 async def wait(connection: Connection) -> timedelta | None:

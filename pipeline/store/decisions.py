@@ -133,6 +133,7 @@ async def delegate(
         raise InputError("`to` is no name of a user.", pointer="/to")
     people = [(AWAY, person), ("user", to)]
     await approvals.add_people(connection, org, approval_id, people)
+    await approvals.wake(connection, approval_id)
     await approvals.add_event(
         connection,
         org,

@@ -137,11 +137,13 @@ def test_a_reminder_without_every_comes_once() -> None:
 
 def test_levels_are_reached_in_order_and_together_if_the_clock_was_late() -> None:
     asked = terms(None, 10, 20, 30)
-    first = due(asked, 10, 0, 0)
-    assert (len(first.levels), first.level, first.next) == (1, 1, 20)
-    late = due(asked, 25, 0, 0)
-    assert ([level.after for level in late.levels], late.level, late.next) == ([10, 20], 2, 30)
-    assert due(asked, 99, 0, 3).levels == ()
+    opened = due(asked, 0, 0, 0)
+    assert (len(opened.levels), opened.level, opened.next) == (1, 1, 10)
+    first = due(asked, 10, 0, 1)
+    assert (len(first.levels), first.level, first.next) == (1, 2, 20)
+    late = due(asked, 25, 0, 1)
+    assert ([level.after for level in late.levels], late.level, late.next) == ([10, 20], 3, 30)
+    assert due(asked, 99, 0, 4).levels == ()
 
 
 def test_what_is_due_first_is_looked_at_first() -> None:
@@ -168,4 +170,4 @@ def test_whoever_looks_when_told_to_does_everything_once(
         reached += len(now.levels)
         reminders, level, moment = now.reminders, now.level, now.next
     assert reminded == (at_most if every else 1)
-    assert reached == len(levels)
+    assert reached == 1 + len(levels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -259,6 +260,51 @@ async def test_a_reminder_and_an_escalation_happen_once_each(town: Town) -> None
     shown = await asked.view()
     assert [each["kind"] for each in shown["events"]] == ["remind", "escalate"]
     assert shown["assignees"] == ["ana", "boss", "group:finance"]
+
+
+async def notices(town: Town, name: str) -> list[tuple[str, str]]:
+    """Title and kind of what a person was told, oldest first."""
+    admin = await town.admin()
+    found = await admin.get("/notifications/v1", params={"user": name})
+    assert found.status_code == 200, found.text
+    return [(each["title"], each["data"]["kind"]) for each in reversed(found.json()["data"])]
+
+
+async def told(town: Town, name: str, count: int) -> list[tuple[str, str]]:
+    """The same, once there are so many of them."""
+    rung = asyncio.Event()
+    stop = await town.engine.bus.listen("pf.notice.*", lambda _subject, _data: rung.set())
+    try:
+        async with asyncio.timeout(20):
+            while len(found := await notices(town, name)) < count:
+                await rung.wait()
+                rung.clear()
+            return found
+    finally:
+        await stop()
+
+
+async def test_those_who_are_asked_are_told_and_reminded_and_nobody_else(town: Town) -> None:
+    await town.group("finance", "bob", "eve")
+    asked = await town.asked(
+        {"who": "eve"},
+        title="Order 7",
+        assignees=["ana", "group:finance"],
+        requester="{{trigger.who}}",
+        quorum="all",
+        delegation=True,
+        reminder={"after": 1.0},
+    )
+    assert await told(town, "bob", 1) == [("Order 7", "asked")]
+    await asked.approve("bob")
+    assert await told(town, "ana", 2) == [("Order 7", "asked"), ("Order 7", "reminder")]
+    assert await notices(town, "bob") == [("Order 7", "asked")]
+    assert await notices(town, "eve") == []
+    ana = await town.person("ana")
+    path = f"{APPROVALS}/{asked.id}/delegate"
+    assert (await ana.post(path, json={"to": "carl"})).status_code == 200
+    assert await told(town, "carl", 1) == [("Order 7", "asked")]
+    assert len(await notices(town, "ana")) == 2
 
 
 # --- the end of the run ---

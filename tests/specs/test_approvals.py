@@ -76,7 +76,7 @@ def terms_of(config: Json, types: FewTypes, trigger: Json = None) -> dict[str, A
         ({"quorum": {"at_least": 2}}, "need", 2),
         ({"quorum": 2}, "veto", False),
         ({"quorum": 2, "veto": True}, "veto", True),
-        ({"reminder": {"after": "1h"}}, "due", 3600),
+        ({"reminder": {"after": "1h"}}, "due", 0),
         (
             {"reminder": {"every": "1d", "at_most": 2}},
             "reminder",

@@ -8,8 +8,7 @@ with asked as (
   insert into permaflow.approval (id, org_id, run_id, scope, node, attempt, to_all, requester, terms, next_at, expires_at)
   select asked.id, asked.org_id, run_id, scope, node, attempt, (terms->>'to_all')::bool,
     coalesce(nullif(terms->>'requester', ''), run.requested_by, ''), terms,
-    clock_timestamp() + make_interval(secs => (terms->>'due')::float8),
-    clock_timestamp() + make_interval(secs => (terms->>'timeout')::float8)
+    clock_timestamp(), clock_timestamp() + make_interval(secs => (terms->>'timeout')::float8)
   from asked left join permaflow.run on run.id = asked.run_id
 )
 insert into permaflow.approval_assignee (approval_id, kind, name, org_id)
@@ -105,7 +104,7 @@ with closed as (
 update permaflow.approval_assignee set is_open = false from closed where approval_id = closed.id;
 
 -- name: due
--- Approvals that somebody is to be reminded of, or that are to be escalated; each to one caller at a time.
+-- Approvals that somebody is to be told or reminded of, or that are to be escalated; each to one caller at a time.
 select id, org_id as org, terms, reminders, level,
   extract(epoch from clock_timestamp() - asked_at)::float8 as elapsed
 from permaflow.approval
@@ -119,6 +118,10 @@ for no key update skip locked;
 update permaflow.approval
 set reminders = %(reminders)s, level = %(level)s, next_at = asked_at + make_interval(secs => %(next)s::float8)
 where id = %(id)s;
+
+-- name: wake
+-- Lets an open approval be looked at now.
+update permaflow.approval set next_at = clock_timestamp() where id = %(id)s and status = 'pending';
 
 -- name: wait
 -- Seconds until the next is due; below 0 if it is overdue.
