@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from permaflow.errors import ConnectorError
+from permaflow.errors import ConnectorError, NotFoundError
 from permaflow.functions import FunctionRegistry
 from permaflow.plan import Json
 from permaflow.task import HttpResponse, TaskContext, TaskType
@@ -63,6 +63,19 @@ class ScriptedHttp:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+class GivenSecrets:
+    """Secrets made by hand. Implements `permaflow.ports.Secrets`."""
+
+    def __init__(self, **secrets: str) -> None:
+        self._secrets = {name.replace("_", "-"): text for name, text in secrets.items()}
+
+    async def get(self, name: str) -> str:
+        found = self._secrets.get(name)
+        if found is None:
+            raise NotFoundError(f"There is no secret {name!r}.")
+        return found
 
 
 class _Absent:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fix_site import Sites
+from tests.fix_site import RunningSite, Sites
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sms"
 ORDER = {"phone": "+1234567890", "name": "Ada", "parcel": "p1"}
@@ -25,6 +25,7 @@ class Provider:
 
     def __init__(self, refusals: int = 0) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.keys: set[str] = set()
         self.refusals = refusals
         self.port = 0
 
@@ -42,6 +43,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             found.asked.append((self.headers["idempotency-key"], body))
+            found.keys.add(self.headers["authorization"])
             refused = len(found.asked) <= found.refusals
             answer = json.dumps({} if refused else {"id": f"m{len(found.asked)}"}).encode()
             self.send_response(503 if refused else 200)
@@ -74,13 +76,19 @@ def plugin(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict
         del sys.modules[name]
 
 
+async def connect(site: RunningSite) -> None:
+    """Keep the provider's key, as the form of the integration would."""
+    answer = await site.door.put("/secrets/v1/sms-api-key", json={"value": "k3y"})
+    assert answer.status_code < 300, answer.text
+
+
 async def test_the_sms_example_works_from_its_form_to_the_phone(
     sites: Sites, plugin: dict[str, str], provider: Provider
 ) -> None:
     async with sites(**plugin) as site:
         listed = (await site.door.get("/workflows/v1/catalogue")).json()
         (integration,) = [each for each in listed["integrations"] if each["type"] == "sms"]
-        assert integration["form_fields"][0]["config_key"] == "apiKey"
+        assert integration["form_fields"][0]["config_key"] == "sms-api-key"
         block = (await site.door.get("/workflows/v1/catalogue/sms/send")).json()
         assert block["label"] == "Send SMS"
         assert [field["type"] for field in block["fields"]] == [
@@ -92,6 +100,7 @@ async def test_the_sms_example_works_from_its_form_to_the_phone(
             {"field": "messageId", "description": "The SMS message ID"},
         ]
         body = json.loads((EXAMPLE / "parcel.json").read_text(encoding="utf-8"))
+        await connect(site)
         workflow = await site.active(body)
         run_id = await site.start(workflow["id"], ORDER)
         events = await site.watch(run_id)
@@ -101,6 +110,7 @@ async def test_the_sms_example_works_from_its_form_to_the_phone(
         assert tell["output"] == {"success": True, "messageId": "m1"}
         kept = (await site.door.get("/records/v1/message")).json()["data"]
         assert [record["data"] for record in kept] == [{"parcel": "p1", "sms": "m1"}]
+    assert provider.keys == {"Bearer k3y"}
     text = "Hello Ada, your parcel p1 is on its way."
     assert list(provider.messages.values()) == [{"to": "+1234567890", "body": text}]
 
@@ -111,6 +121,7 @@ async def test_success_false_fails_the_step_which_is_tried_again_with_the_same_k
     provider.refusals = 1
     async with sites(**plugin) as site:
         body = json.loads((EXAMPLE / "parcel.json").read_text(encoding="utf-8"))
+        await connect(site)
         run_id = await site.start((await site.active(body))["id"], ORDER)
         events = await site.watch(run_id)
         assert events[-1][1]["status"] == "completed"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from permaflow.integration import Action, Credential, Integration
 
+API_KEY = "sms-api-key"
+"""The secret that holds what is entered."""
+
 integration = Integration(
     type="sms",
     label="SMS",
@@ -15,7 +18,7 @@ integration = Integration(
             label="API Key",
             type="password",
             placeholder="Your SMS provider API key",
-            config_key="apiKey",
+            config_key=API_KEY,
         ),
     ),
     actions=(

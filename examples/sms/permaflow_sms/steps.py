@@ -14,6 +14,7 @@ from permaflow.errors import InputError
 from permaflow.forms import Form
 from permaflow.task import HttpResponse, TaskContext
 from permaflow.values import parse
+from permaflow_sms.integration import API_KEY
 
 PROVIDER = "https://api.smsprovider.com/send"
 
@@ -39,7 +40,11 @@ class SmsSent(BaseModel):
 @task_type("sms/send", stage="http", config=SendSms, result=SmsSent)
 async def send(config: SendSms, ctx: TaskContext) -> dict[str, Any]:
     """Send an SMS message to a phone number."""
-    headers = {"Content-Type": "application/json", "Idempotency-Key": ctx.step_key}
+    headers = {
+        "Authorization": f"Bearer {await ctx.secrets.get(API_KEY)}",
+        "Content-Type": "application/json",
+        "Idempotency-Key": ctx.step_key,
+    }
     body = json.dumps({"to": config.phoneNumber, "body": config.message}).encode()
     url = os.environ.get("SMS_PROVIDER_URL", PROVIDER)
     return judge(await ctx.http.request("POST", url, headers=headers, body=body))

@@ -3,7 +3,7 @@
 insert into permaflow.secret (org_id, name, encrypted, updated_by)
 values (%(org)s, %(name)s, %(encrypted)b, %(by)s)
 on conflict (org_id, name) do update
-set encrypted = excluded.encrypted, updated_by = excluded.updated_by, updated_at = clock_timestamp();
+set encrypted = %(encrypted)b, updated_by = %(by)s, updated_at = clock_timestamp();
 
 -- name: get
 -- A secret as it is stored.
