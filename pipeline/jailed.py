@@ -13,7 +13,7 @@ from pipeline.settings import Settings, split
 from pipeline.telemetry import log
 from stages.jail.confine import LAYERS
 from stages.jail.engines import QUICKJS
-from stages.jail.pool import Pool, PoolLimits
+from stages.jail.pool import Pool, PoolLimits, Watch
 from stages.jail.snippets import JailedSnippets
 
 
@@ -25,7 +25,8 @@ async def open_snippets(
     `warm` has a process ready before it is needed. Raises `SettingsError` when the jail is then
     not as the settings demand.
     """
-    pool = await stack.enter_async_context(Pool(limits_of(settings), _tell_ready, _tell_failed))
+    watch = Watch(_tell_ready, _tell_failed, _tell_breached)
+    pool = await stack.enter_async_context(Pool(limits_of(settings), watch))
     if warm and settings.jail_require:
         try:
             await pool.warm()
@@ -55,3 +56,7 @@ def _tell_ready(layers: Sequence[str], missing: Mapping[str, str]) -> None:
 
 def _tell_failed(error: PermaflowError) -> None:
     log.error(telemetry.JAIL_FAILED, error=str(error))
+
+
+def _tell_breached(org: str, error: PermaflowError) -> None:
+    log.error(telemetry.JAIL_BREACHED, org=org, error=str(error))

@@ -116,6 +116,13 @@ JAIL_WEAK = event(
 JAIL_FAILED = event(
     "jail.failed", "error", "No process of the jail can be started; code steps fail.", "error"
 )
+JAIL_BREACHED = event(
+    "jail.breached",
+    "error",
+    "Code reached for what the jail forbids, and its process was ended.",
+    "org",
+    "error",
+)
 STEP_STOPPED = event(
     "step.stopped", "debug", "A task was stopped: its result is no longer wanted.", "run_id", "node"
 )

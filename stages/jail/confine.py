@@ -81,6 +81,8 @@ def finish(missing: dict[str, str], needs: Needs) -> None:
     in_use = _in_use()
     own_user = _OWN_USERS + _process_id()
     _put_on(missing, FILES, lambda: namespaces.empty_root(needs.files))
+    if os.uname().sysname == "Linux":
+        libc.prctl(_NO_NEW_PRIVILEGES, 1)  # the other layers rest on it
     _put_on(missing, USER, lambda: _become_nobody(own_user))
     _put_on(missing, LANDLOCK, lambda: landlock.apply(needs.files))
     # Processes are counted by user: those of a cell alone only if it has a user for itself.
@@ -123,7 +125,6 @@ def _in_use() -> int:
 
 
 def _become_nobody(own_user: int) -> None:
-    libc.prctl(_NO_NEW_PRIVILEGES, 1)
     for capability in range(_CAPABILITIES):
         try:
             libc.prctl(_DROP_FROM_BOUNDS, capability)

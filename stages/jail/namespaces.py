@@ -90,7 +90,10 @@ def _write(path: str, text: str) -> None:
 
 
 def _wait_for(child: int) -> None:
-    """Hold nothing, wait, and end in the same way."""
+    """Hold nothing, wait, and end in the same way.
+
+    It stays the user that it was: else the kernel would not let its death take the child along.
+    """
     os.close(0)
     os.close(1)
     die_with_parent()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from permaflow.errors import JailError, PermaflowError, SettingsError, SnippetError
+from permaflow.errors import JailBreachError, JailError, PermaflowError, SettingsError, SnippetError
 from stages.jail import confine
 from stages.jail.cell import Cell, Job
 from stages.jail.engines import QUICKJS, Engine
@@ -37,25 +37,33 @@ class PoolLimits:
     require: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told. `ready`: which layers there are and why others are not, when that is first known
+    and when it changes; `failed`: a cell could not be made in store; `breached`: code of an
+    organisation made a cell do what no cell does.
+    """
+
+    ready: Callable[[Sequence[str], Mapping[str, str]], None] = lambda layers, missing: None
+    failed: Callable[[PermaflowError], None] = lambda error: None
+    breached: Callable[[str, PermaflowError], None] = lambda org, error: None
+
+
 class Pool:
     """Runs jobs in cells. A cell that had a job of one organisation never gets one of another.
 
-    `on_ready` is told which layers there are and why others are not, when that is first known and
-    when it changes; `on_failed` of a cell that could not be made in store.
     Tests leave layers out, by `without`, to see what they are good for.
     """
 
     def __init__(
         self,
         limits: PoolLimits,
-        on_ready: Callable[[Sequence[str], Mapping[str, str]], None] = lambda layers, missing: None,
-        on_failed: Callable[[PermaflowError], None] = lambda error: None,
+        watch: Watch | None = None,
         *,
         without: Sequence[str] = (),
     ) -> None:
         self._limits = limits
-        self._on_ready = on_ready
-        self._on_failed = on_failed
+        self._watch = watch or Watch()
         self._without = without
         self._turns = Turns(limits.processes)
         self._threads = ThreadPoolExecutor(4, "permaflow-jail")
@@ -123,6 +131,8 @@ class Pool:
             return output
         except PermaflowError as error:
             whole = error.code == SnippetError.code  # the code failed, the cell did not
+            if isinstance(error, JailBreachError):
+                self._watch.breached(org, error)
             raise
         finally:
             self._busy.discard(cell)
@@ -177,7 +187,7 @@ class Pool:
             )
         if cell.layers != self._told:
             self._told = cell.layers
-            self._on_ready(cell.layers, cell.missing)
+            self._watch.ready(cell.layers, cell.missing)
         return cell
 
     def fill(self, engine: Engine) -> None:
@@ -191,7 +201,7 @@ class Pool:
         try:
             self._spare[engine.name].append(await self._start(engine))
         except PermaflowError as error:
-            self._on_failed(error)  # who needs one tries again, and fails by itself
+            self._watch.failed(error)  # who needs one tries again, and fails by itself
         finally:
             self._filling.discard(engine.name)
 

@@ -143,3 +143,16 @@ async def test_a_webhook_runs_what_it_started(site: httpx.AsyncClient, engine: E
     run_id = answer.json()["run_id"]
     await engine.until(run_id)
     assert (await site.get(f"{RUNS}/{run_id}")).json()["output"] == "one 2"
+
+
+async def test_what_code_writes_to_the_console_is_kept_with_its_step(
+    site: httpx.AsyncClient,
+) -> None:
+    code = {"id": "say", "type": "code_snippet", "config": {"code": "console.log('a', 1)"}}
+    run = await started(site, graph(code, edges=["t>say"]), {})
+    events = await watch(site, run)
+    assert ("step_logged", ["a 1"]) in [(name, data.get("lines")) for name, data in events]
+    steps = (await site.get(run["links"]["steps"])).json()["data"]
+    assert [(step["node"], step["log"]) for step in steps if step["node"] == "say"] == [
+        ("say", ["a 1"])
+    ]

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from permaflow.changes import UNAVAILABLE
 from permaflow.errors import DocumentError, EvaluationError
 from permaflow.plan import Constant, Json
-from specs.templates import MAX_TEXT_BYTES, compile_config, compile_template, render
+from specs.reading import Report
+from specs.templates import (
+    MAX_TEXT_BYTES,
+    compile_config,
+    compile_template,
+    read_config,
+    render,
+)
 
 CONTEXT: dict[str, Any] = {
     "trigger": {
@@ -298,3 +305,11 @@ def test_any_text_is_a_template_or_a_document_error(text: str) -> None:
 def test_escaped_text_comes_out_as_it_went_in(text: str) -> None:
     escaped = text.replace("{{", "{{{{")
     assert compile_template(escaped).evaluate({}) == text
+
+
+def test_what_is_verbatim_is_no_template() -> None:
+    report = Report()
+    config = {"code": "return `${{a: 1}}` + '{{nonsense'", "input": "{{trigger.x}}"}
+    compiled = read_config(config, "", report, verbatim=("code",))
+    assert not report.problems
+    assert render(compiled, {"trigger": {"x": 5}}) == {**config, "input": 5}

@@ -167,7 +167,7 @@ def canaries(folder: Path) -> Iterator[Canaries]:
             "address": ctypes.addressof(address),
             "size": len(SECRET),
             "library": _quickjs.__file__,
-            "other": 12345,
+            "other": 54321,
         }
         made = Canaries(given, folder, listeners)
         before = signal.signal(signal.SIGUSR1, lambda number, _frame: made.signals.append(number))

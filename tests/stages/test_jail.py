@@ -7,17 +7,30 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from permaflow.errors import JailError, NotFoundError, SettingsError, SnippetTimeoutError
+from permaflow.errors import (
+    JailBreachError,
+    JailError,
+    NotFoundError,
+    SettingsError,
+    SnippetError,
+    SnippetTimeoutError,
+)
+from pipeline import jailed
+from pipeline.settings import load_settings
 from stages.jail import engines
 from stages.jail.cell import Job
 from stages.jail.confine import LAYERS
 from stages.jail.engines import QUICKJS, Engine
-from stages.jail.pool import Pool, PoolLimits
+from stages.jail.pool import Pool, PoolLimits, Watch
 from stages.jail.turns import Turns
+from tests.stages.hostile import HOSTILE
 
 MEMORY = 64 << 20
 
@@ -58,9 +71,8 @@ async def gone(pid: int) -> None:
 
 async def test_all_layers_are_there_or_the_missing_are_told_with_a_reason() -> None:
     told: list[tuple[Sequence[str], dict[str, str]]] = []
-    async with Pool(
-        PoolLimits(), lambda layers, missing: told.append((layers, dict(missing)))
-    ) as pool:
+    watch = Watch(ready=lambda layers, missing: told.append((layers, dict(missing))))
+    async with Pool(PoolLimits(), watch) as pool:
         await pool.warm()
         await used(pool)
     ((layers, missing),) = told
@@ -221,3 +233,36 @@ async def test_a_turn_that_nobody_waits_for_any_longer_goes_to_the_next() -> Non
     await asyncio.wait_for(second, 5)
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_an_engine_that_was_taken_over_is_told_of() -> None:
+    told: list[tuple[str, str]] = []
+    watch = Watch(breached=lambda org, error: told.append((org, error.code)))
+    async with Pool(PoolLimits(), watch) as pool:
+        with pytest.raises(JailBreachError):
+            await pool.run("acme", HOSTILE, job("os.fork()"))
+        with pytest.raises(JailBreachError):
+            await pool.run("acme", HOSTILE, job("os.write(1, b'?' * 100)"))
+        with pytest.raises(SnippetError):
+            await pool.run("acme", HOSTILE, job("1 / 0"))
+    assert told == [("acme", "jail_breach")] * 2
+
+
+async def test_a_runner_whose_settings_demand_what_is_missing_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jailed, "Pool", partial(Pool, without=["landlock"]))
+    settings = load_settings(jail_require="all")
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SettingsError, match="lacks landlock, which PERMAFLOW_JAIL_REQUIRE"):
+            await jailed.open_snippets(settings, stack, warm=True)
+
+
+async def test_a_jail_that_is_as_the_settings_demand_is_ready() -> None:
+    async with AsyncExitStack() as stack:
+        settings = load_settings(jail_require="limits")
+        snippets = await jailed.open_snippets(settings, stack, warm=True)
+        told = snippets("acme").run(
+            "quickjs", "return 1", None, timeout=timedelta(5), memory=MEMORY, log=print
+        )
+        assert await told == 1
