@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 import types
@@ -25,6 +26,7 @@ from task_pages import task_types_page
 
 from permaflow import errors
 from pipeline import telemetry
+from pipeline.schemas import NAMES, box_schema
 from pipeline.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -165,21 +167,28 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
+def schema_files() -> Iterator[tuple[str, str]]:
+    """The JSON Schemas of the dialects, with what comes in the box."""
+    for name in NAMES:
+        text = json.dumps(box_schema(name), indent=2, ensure_ascii=False)
+        yield f"schemas/{name}.json", f"{text}\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
     check = parser.parse_args().check
     stale = 0
-    for name, page in PAGES.items():
+    pages = ((name, "\n".join(page()).rstrip() + "\n") for name, page in PAGES.items())
+    for name, text in (*pages, *schema_files()):
         path = REFERENCE / name
-        text = "\n".join(page()).rstrip() + "\n"
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1
         if check:
             print(f"docs/reference/{name} is stale: run `make docs`", file=sys.stderr)
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             print(f"docs/reference/{name} written")
     return int(check and stale > 0)

@@ -18,6 +18,7 @@ from specs import (
     depends,
     documents,
     durations,
+    expressions,
     json_limits,
     logic,
     options,
@@ -25,6 +26,8 @@ from specs import (
     templates,
     triggers,
 )
+from specs.cel import syntax
+from specs.cel import values as cel_values
 
 
 def limits_page() -> Iterator[str]:
@@ -56,6 +59,10 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
         ("Nodes of a graph, tasks of a dag", *setting("max_nodes")),
         ("Edges of a graph, names in all `depends` of a dag", json_limits.MAX_EDGES, ""),
         ("Triggers", json_limits.MAX_TRIGGERS, ""),
+        ("Characters of an expression", syntax.MAX_CHARACTERS, ""),
+        ("Nesting of an expression", syntax.MAX_DEPTH, ""),
+        ("Steps that an expression takes, items of lists included", cel_values.BUDGET, ""),
+        ("Bytes that an expression makes, about", expressions.MAX_RESULT, ""),
         ("Conditions of a trigger", triggers.MAX_CONDITIONS, ""),
         ("Parts of the condition of a branch", branching.MAX_CONDITIONS, ""),
         ("Cases of a switch", logic.MAX_CASES, ""),

@@ -45,6 +45,12 @@ def task_type(block_type: str, known: Collection[str]) -> str:
     return next((name for name in names if name in known), block_type)
 
 
+def aliases_of(name: str, known: Collection[str]) -> list[str]:
+    """The block types that stand for a task type."""
+    families = [name.removeprefix(each).upper() for each in _FAMILIES if name.startswith(each)]
+    return [each for each in (*_ALIASES, *families) if task_type(each, known) == name]
+
+
 def read_block(fields: Fields, index: int, reader: Reader) -> Step:
     """A block whose name is unusable is still read, so that all its problems are told at once."""
     fields.only(_BLOCK, {"description", "label"})

@@ -13,7 +13,7 @@ numbers, and there are no bytes, messages and unsigned numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from permaflow.errors import DocumentError, EvaluationError
 from permaflow.plan import Context, Json
@@ -30,10 +30,13 @@ MAX_RESULT = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A compiled expression. `references` is what it looks at, with the places in `source`."""
+    """A compiled expression. `references` is what it looks at, with the places in `source`.
+
+    Two of the same source that look at the same things are equal.
+    """
 
     source: str
-    work: Work
+    work: Work = field(compare=False, repr=False)
     references: tuple[tuple[Path, int], ...]
 
     def evaluate(self, context: Context) -> Json:

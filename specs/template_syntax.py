@@ -102,7 +102,7 @@ def _expression(
         # What is no word of an expression is found before its end is: then `at` counts from the
         # beginning of the text.
         at = first + fault.at if source else fault.at
-        inner = source or text[first:]
+        inner = source or text[first:].partition("}}")[0]
         shown = SyntaxFault(at - first, fault.message)
         raise TemplateFault(fault_message(inner, shown), at) from None
 

@@ -79,6 +79,22 @@ class Api:
         **query: Any,
     ) -> Any:
         """The answer's JSON. Raises `CommandError` in the gateway's own words."""
+        answer = await self._ask(method, path, body, raw, headers, query)
+        return orjson.loads(answer.content) if answer.content else None
+
+    async def text(self, path: str, **query: Any) -> str:
+        """What a GET answers, as text. Raises like `call`."""
+        return (await self._ask("GET", path, None, None, None, query)).text
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        raw: bytes | None,
+        headers: Mapping[str, str] | None,
+        query: Mapping[str, Any],
+    ) -> httpx.Response:
         content = raw if raw is not None else None if body is None else orjson.dumps(body)
         try:
             answer = await self._client.request(
@@ -92,7 +108,7 @@ class Api:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._refused(answer.status_code, answer.content)
-        return orjson.loads(answer.content) if answer.content else None
+        return answer
 
     async def pages(self, path: str, limit: int, **query: Any) -> list[dict[str, Any]]:
         """Up to `limit` items of a list, over as many pages as that takes."""

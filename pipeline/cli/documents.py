@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import orjson
 
 from permaflow.errors import InputError
 from permaflow.plan import Json, Problem
-from pipeline.cli.positions import position
+from pipeline.cli.positions import excerpt, position
 from pipeline.cli.show import CommandError
 
 MEMBER = "definition"
+_PLACE = re.compile(r"line (\d+), column (\d+)")
 _MEMBERS = ("description", "trigger_type")
 
 
@@ -53,6 +55,8 @@ class Finding:
     column: int
     problem: Problem
     warning: bool = False
+    excerpt: tuple[str, ...] = ()
+    """The line of the file, and below it a caret at the column."""
 
     def __str__(self) -> str:
         where = f" (at {self.problem.pointer})" if self.problem.pointer else ""
@@ -82,6 +86,7 @@ class Report:
                     "message": each.problem.message,
                     "line": each.line,
                     "column": each.column,
+                    "excerpt": list(each.excerpt),
                 }
             )
         return {"file": self.file, "valid": self.valid, "dialect": self.dialect, **found}
@@ -100,9 +105,18 @@ def read(path: Path) -> Document:
         value = check_json_bytes(raw)
     except InputError as error:
         where = f" (at {error.pointer})" if error.pointer else ""
-        raise CommandError(f"{name}: {error}{where}", code="invalid_json") from error
+        shown = "\n".join(("", *_broken(raw, str(error))))
+        raise CommandError(f"{name}: {error}{where}{shown}", code="invalid_json") from error
     wrapped = isinstance(value, dict) and isinstance(value.get(MEMBER), dict)
     return Document(name, raw.decode(), value, f"/{MEMBER}" if wrapped else "")
+
+
+def _broken(raw: bytes, message: str) -> tuple[str, ...]:
+    """The line at which a text stops being JSON, if the message says which."""
+    match = _PLACE.search(message)
+    if match is None:
+        return ()
+    return excerpt(raw.decode("utf-8", "replace"), int(match[1]), int(match[2]))
 
 
 def check(document: Document) -> Report:
@@ -124,5 +138,6 @@ def check(document: Document) -> Report:
 
 def _place(document: Document, problem: Problem, warning: bool) -> Finding:
     pointer = document.at + problem.pointer
-    line, column = position(document.text, pointer)
-    return Finding(line, column, Problem(pointer, problem.code, problem.message), warning)
+    line, column = position(document.text, pointer, problem.at)
+    shown = excerpt(document.text, line, column)
+    return Finding(line, column, replace(problem, pointer=pointer), warning, shown)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli import pictures
 from pipeline.cli.dry_run import dry_run
 from pipeline.cli.show import FAILED, CommandError, Json, as_json, fields, note, table, when
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Workflows: check, save, list, switch on and off.")
 
 app.command("dry-run")(dry_run)
+app.command()(pictures.graph)
+app.command()(pictures.schema)
 
 Which = Annotated[str, typer.Argument(help="Id or name of a workflow.")]
 
@@ -25,7 +28,7 @@ def validate(
     files: Annotated[list[Path], typer.Argument(help="Documents; - is standard input.")],
     json: Json = False,
 ) -> None:
-    """Check documents without a server. Exit code 1 if one has problems.
+    """Check documents without a server; show each problem in its line. Exit code 1 if any.
 
     Every problem is told with its place. A file holds a document, or what the API takes: an object
     with it as `definition`.
@@ -42,6 +45,8 @@ def validate(
         for report in reports:
             for finding in report.findings:
                 print(f"{report.file}:{finding}")
+                for line in finding.excerpt:
+                    print(line)
             if report.valid:
                 print(f"{report.file}: a sound {report.dialect}")
     if not all(report.valid for report in reports):

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pipeline.bus.subjects import live, notice
+from pipeline.drawing.formats import FORMATS
 from pipeline.gateway import shapes, shapes_catalogue
 from pipeline.gateway.action_doors import open_documents, open_notifications, open_secrets
 from pipeline.gateway.approval_doors import open_approvals, open_groups
@@ -29,6 +30,7 @@ from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.notification_streams import NotificationStreams
 from pipeline.gateway.openapi import describe
 from pipeline.gateway.ports import Ports
+from pipeline.gateway.published import OWN_SCHEMAS, SCHEMA_JSON, SCHEMAS, Published
 from pipeline.gateway.records import ROOT as RECORDS
 from pipeline.gateway.records import Records
 from pipeline.gateway.run_starts import ROOT as RUNS
@@ -71,6 +73,7 @@ class Application:
         open_notifications(self.doors, ports, streams)
         open_documents(self.doors, ports)
         open_secrets(self.doors, ports)
+        _open_published(self.doors, ports)
         health = Health(ops, lambda: describe(self.doors))
         _open_health(self.doors, health)
         webhooks = Webhooks(ports)
@@ -308,6 +311,34 @@ async def _stream(run_id: UUID, last_event_id: str | None = None) -> Response:
     `loop_advanced`, `iteration_failed`, `run_cancel_requested`, and at the end `run_completed`.
     """
     raise AssertionError("this stands in the documentation only")
+
+
+def _open_published(doors: Doors, ports: Ports) -> None:
+    published = Published(ports)
+    reads: dict[str, Any] = {"needs": "workflows:read", "tags": ["definitions"]}
+    schema: dict[str, Any] = {"responses": {200: {"content": {SCHEMA_JSON: {}}}}}
+    doors.add(
+        "GET",
+        f"{SCHEMAS}/{{dialect}}",
+        published.get_schema,
+        needs=PUBLIC,
+        tags=["definitions"],
+        **schema,
+    )
+    doors.add("GET", f"{OWN_SCHEMAS}/{{dialect}}", published.get_own_schema, **reads, **schema)
+    doors.add(
+        "GET",
+        f"{DEFINITIONS}/{{workflow_id}}/graph",
+        published.get_definition_graph,
+        response_class=PlainTextResponse,
+        responses={
+            200: {
+                "content": {kind.partition(";")[0]: {} for kind, _ in FORMATS.values()},
+                "description": "The picture.",
+            }
+        },
+        **reads,
+    )
 
 
 def _open_health(doors: Doors, health: Health) -> None:

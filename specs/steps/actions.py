@@ -13,6 +13,7 @@ names, as `update` does. Which record `get`, `update`, `delete` and the others m
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ VERBS = {
     "delete": "delete",
     "remove": "delete",
 }
+OPERATIONS = ("create", "get", "update", "delete")
 NOT_IN_A_ROW = frozenset(
     {"logic_condition", "logic_switch", "logic_loop", "logic_parallel", "logic_join", "meta_error"}
 )
@@ -61,13 +63,15 @@ def read_action(text: str) -> Action | None:
 
 def check_verb(action: Action, fields: Fields) -> None:
     """A verb that is nearly one of the four is a slip, not another verb."""
-    if action.verb not in VERBS and fields.report.guess(action.verb, VERBS):
-        known = fields.report.guess(action.verb, VERBS)
+    if action.verb in VERBS:
+        return
+    near = difflib.get_close_matches(action.verb, OPERATIONS, n=1, cutoff=0.8)
+    if near:
         fields.problem(
             "action",
             "bad_value",
-            f"{shown(action.verb)} is nearly a known verb; {known}"
-            "a verb of your own needs another name.",
+            f"{shown(action.verb)} is nearly a known verb; did you mean `{near[0]}`? "
+            "A verb of your own needs another name.",
         )
 
 

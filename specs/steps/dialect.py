@@ -7,7 +7,8 @@
 * `steps`: an array, or text that holds one as JSON. A step: `action` (see `specs.steps.actions`;
   or the name of a task type, then `mapping` is its config), `mapping` (see `specs.steps.mapping`),
   and optionally `id`, `name`, `description`, `when` (an expression), `flag` (the id of a record of
-  the object `FeatureFlag`), `assignees`, `retryPolicy`, `errorHandling`, `timeout`.
+  the object `FeatureFlag`), `assignees`, `retryPolicy`, `errorHandling`, `timeout`, `onUnknown`
+  and `compensate`: an action that undoes the step if the run does not complete.
 * `retryPolicy` (an object, or text that holds one), `errorHandling` and `timeout` (milliseconds)
   stand beside `steps` as well: the first two for every step, the timeout for the whole run.
 * `fallback`: steps for `errorHandling: Fallback`. See `specs.steps.sequence`.
@@ -43,7 +44,7 @@ _DOCUMENT = frozenset(
         "timeout",
     }
 )
-_ENTITY = frozenset(
+ENTITY_FIELDS = frozenset(
     {
         "$id",
         "$type",
@@ -90,7 +91,7 @@ class _Steps:
 
     def compile(self) -> Compiled:
         document, report = self.document, self.document.report
-        document.only(_DOCUMENT, _ENTITY)
+        document.only(_DOCUMENT, ENTITY_FIELDS)
         document.text("name")
         timeout = read_milliseconds(document, "timeout")
         retry = read_retry_policy(document)

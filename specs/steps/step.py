@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from permaflow.plan import Expression, Json, Retry
+from permaflow.plan import Compensation, Expression, Json, OnUnknown, Retry, Task
 from specs.branching import read_expression
 from specs.documents import Reader, Step, read_id
 from specs.expressions import Names, Truth, read_formula
@@ -22,7 +22,17 @@ from specs.steps.actions import (
 from specs.steps.events import TRIGGER
 from specs.steps.mapping import Earlier, Mapper, names_for
 from specs.steps.options import read_milliseconds, read_retry_policy
-from specs.steps.sequence import HANDLING, TURN, Both, Link, flag_lookup, gate, take_turn, turn_of
+from specs.steps.sequence import (
+    HANDLING,
+    OWN_RETRY,
+    TURN,
+    Both,
+    Link,
+    flag_lookup,
+    gate,
+    take_turn,
+    turn_of,
+)
 from specs.triggers import KINDS
 from specs.work import unknown_type
 
@@ -42,7 +52,12 @@ _STEP = frozenset(
         "retryPolicy",
         "errorHandling",
         "timeout",
+        "compensate",
+        "onUnknown",
     }
+)
+_UNDO = frozenset(
+    {"action", "mapping", "retryPolicy", "timeout", "whenUnknown", "name", "description"}
 )
 
 
@@ -72,7 +87,38 @@ class StepReader:
         action = self._work(step, link)
         self.earlier.append(Earlier(name, action is not None))
         self.nouns.append(action.noun if action is not None else None)
+        if fields.has("onUnknown"):
+            chosen = fields.choice("onUnknown", [str(each) for each in OnUnknown], "retry")
+            step.on_unknown = OnUnknown(chosen)
+        if fields.has("compensate"):
+            self._compensation(step, links)
         return link
+
+    def _compensation(self, step: Step, links: Mapping[str, Link]) -> None:
+        """What undoes the step: an action, whose mapping sees the step as well."""
+        outer = step.fields
+        undo = outer.object("compensate")
+        if type(outer.values["compensate"]) is not dict:
+            return
+        fields = Fields(undo, outer.at("compensate"), outer.report)
+        fields.only(_UNDO)
+        self.reader.names = names_for(self.noun, self.earlier, links)
+        task = Step(step.id, "", step.index, fields)
+        task.retry = read_retry_policy(fields, OWN_RETRY)
+        task.timeout = read_milliseconds(fields, "timeout")
+        link = Link(task, self.handling)
+        self._work(task, link)
+        if link.before:
+            fields.problem("mapping", "bad_value", "`round-robin` has no place in `compensate`.")
+        step.paths += task.paths
+        if isinstance(task.work, Task):
+            unknown = fields.flag("whenUnknown", True)
+            step.compensation = Compensation(
+                task.type, task.work, task.retry, task.timeout, unknown
+            )
+        elif task.type:
+            message = f"{shown(task.type)} does nothing that could undo a step; name a task."
+            fields.problem("action", "bad_type", message)
 
     def _id(self, fields: Fields, default: str, links: Mapping[str, Link]) -> str:
         given = read_id(fields, "id") if fields.has("id") else None

@@ -170,12 +170,58 @@ def test_problems_are_told_with_line_and_column(tmp_path: Path) -> None:
     assert any(line.startswith(f"{path}:7:") for line in lines)
     (of_type,) = (line for line in lines if line.endswith("(at /nodes/1/type)"))
     assert of_type.startswith(f"{path}:4:25: ")
+    below = lines[lines.index(of_type) + 1 :]
+    assert below[0] == '    4 |     {"id": "b", "type": "nonsense"}'
+    assert below[1] == f"      | {' ' * 24}^"
 
     (report,) = json.loads(run("workflow", "validate", path, "--json", cwd=tmp_path).stdout)
     assert report["valid"] is False
     places = [(problem["line"], problem["column"]) for problem in report["problems"]]
     assert (4, 25) in places
     assert places == sorted(places)
+
+
+def test_a_wrong_expression_is_shown_at_its_character(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    path.write_text(
+        '{"triggerEvent": "Deal.won",\n'
+        ' "steps": [{"action": "Note.create",\n'
+        '   "mapping": {"text": "deal.a + )"}}]}\n'
+    )
+    done = run("workflow", "validate", path, cwd=tmp_path)
+    said, line, caret = done.stdout.splitlines()
+    assert said.startswith(f"{path}:3:34: Unexpected `)`; expected a value")
+    assert line[caret.index("^")] == ")"
+
+
+@pytest.mark.parametrize(
+    ("picture", "begins"), [("mermaid", "flowchart"), ("dot", "digraph"), ("svg", "<svg")]
+)
+def test_a_file_is_drawn(tmp_path: Path, picture: str, begins: str) -> None:
+    done = run("workflow", "graph", EXAMPLES[0], "--format", picture, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(begins)
+    output = tmp_path / "picture"
+    written = run("workflow", "graph", EXAMPLES[0], "-f", picture, "-o", output, cwd=tmp_path)
+    assert written.returncode == 0
+    assert output.read_text() == done.stdout
+
+
+def test_what_cannot_be_drawn_is_a_sentence(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"nodes": []}')
+    for name, said in (("broken.json", "nothing to draw"), ("none.json", "no such file")):
+        done = run("workflow", "graph", name, cwd=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_schema_of_a_dialect_is_printed(tmp_path: Path) -> None:
+    for name in ("graph", "dag", "steps"):
+        done = run("workflow", "schema", name, cwd=tmp_path)
+        assert json.loads(done.stdout)["$id"] == f"urn:permaflow:schemas:{name}"
+    assert run("workflow", "schema", "bpmn", cwd=tmp_path).returncode == 2
 
 
 def test_a_request_body_is_validated_as_the_document_in_it(tmp_path: Path) -> None:
@@ -196,6 +242,8 @@ def test_what_is_no_json_is_refused_with_a_sentence(tmp_path: Path, text: str) -
     assert done.returncode == 1
     assert done.stderr.startswith(f"permaflow: {path}: ")
     assert "Traceback" not in done.stderr
+    if text:
+        assert done.stderr.splitlines()[1] == f"    1 | {text}"
 
 
 def test_what_the_gateway_would_refuse_or_warn_of_is_told_without_one(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_every_workflow_that_is_shown_compiles(
     for page, _, body in blocks(docs, "json"):
         document = json.loads(body)
         document = document.get("definition", document)
-        assert "nodes" in document or "dag" in document, page
+        assert {"nodes", "dag", "steps"} & document.keys(), page
         compiled = compile_document(document, types)
         assert compiled.problems == (), f"{page}: {compiled.problems}"
         assert compiled.plan is not None

@@ -33,6 +33,7 @@ OPEN = {
     "GET /metrics",
     "GET /version",
     "GET /openapi.json",
+    "GET /schemas/{dialect}",
     "POST /webhooks/workflow/{url_token}",
     "GET /workflows/v1/approvals/links/{token}",
     "POST /workflows/v1/approvals/links/{token}",
@@ -59,6 +60,7 @@ async def ask(client: httpx.AsyncClient, door: Door, **names: object) -> httpx.R
     for part in (*parts, "group", "notification_id", "document_id", "secret_name"):
         path = path.replace(f"{{{part}}}", str(names.get(part, uuid7())))
     path = path.replace("{object_name}", str(names.get("object_name", "orders")))
+    path = path.replace("{dialect}", "graph")
     body = {"definition": graph(call()), "status": "paused", "secret": "s", "data": {}}
     body |= {"decision": "approve", "to": "bob", "members": []}
     if door.needs == "admin":

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import jsonschema_rs
 import pytest
 
-from permaflow.plan import Json, Problem
+from permaflow.plan import Compiled, Json, Problem, TaskTypes
+from permaflow.task_types import TaskTypeRegistry
+from pipeline.catalogue import Catalogue
+from specs.described import SHAPES
+from specs.dialects import DIALECTS
+from specs.schemas.documents import schema_of
 
 
 class FewTypes:
@@ -37,6 +43,46 @@ class FewTypes:
         if type_name == "action_http" and not isinstance(config["url"], str):
             return [Problem("/url", "wrong_type", "`url` must be a string.")]
         return []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def what_compiles_fits_the_published_schema() -> Iterator[None]:
+    """Every document of these tests that compiles is held against the schema of its dialect."""
+    validators: dict[tuple[str, int], jsonschema_rs.Validator] = {}
+    kept: list[TaskTypes] = []  # so that no id is given to another
+
+    def validator(dialect: str, types: TaskTypes) -> jsonschema_rs.Validator:
+        key = (dialect, id(types))
+        if key not in validators:
+            kept.append(types)
+            validators[key] = jsonschema_rs.validator_for(schema_of(dialect, configs_of(types)))
+        return validators[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for dialect in DIALECTS:
+            compile_document = dialect.compile
+
+            def checked(
+                self: object,
+                document: Json,
+                types: TaskTypes,
+                name: str = dialect.name,
+                compile_document: object = compile_document,
+            ) -> Compiled:
+                compiled: Compiled = compile_document(document, types)  # type: ignore[operator]
+                if compiled.plan is not None:
+                    validator(name, types).validate(document)
+                return compiled
+
+            patch.setattr(type(dialect), "compile", checked)
+        yield
+
+
+def configs_of(types: TaskTypes) -> dict[str, Json]:
+    if isinstance(types, TaskTypeRegistry):
+        return {block.name: block.config for block in Catalogue(types).blocks()}
+    inline = {name: shape.config.model_json_schema() for name, shape in SHAPES.items()}
+    return {**inline, **{name: {"type": "object"} for name in types.names()}}
 
 
 @pytest.fixture

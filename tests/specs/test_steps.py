@@ -419,6 +419,63 @@ def test_a_step_may_handle_its_failure_in_its_own_way() -> None:
     assert list(sent) == ["step_0", "step_1"]
 
 
+def test_a_step_says_what_undoes_it() -> None:
+    document = workflow(
+        create("Customer", name="deal.name"),
+        {
+            **create("Invoice", to="step.0.$id"),
+            "compensate": {
+                "action": "Invoice.cancel",
+                "mapping": {"reason": '"run failed: " + error.message'},
+                "retryPolicy": {"maxAttempts": 5},
+                "timeout": 5_000,
+                "whenUnknown": False,
+            },
+            "onUnknown": "ask",
+        },
+        {
+            **create("Note"),
+            "compensate": {"action": "action_http", "mapping": {"url": "deal.hook"}},
+        },
+    )
+    nodes = plan_of(document).nodes
+    undo = nodes["step_1"].compensation
+    assert undo is not None
+    assert (undo.type, undo.retry.max_retries, undo.when_unknown) == ("action_record", 4, False)
+    assert undo.timeout == timedelta(seconds=5)
+    assert nodes["step_1"].on_unknown == "ask"
+    context = {
+        "trigger": {"record": DEAL},
+        "steps": {"step_1": {"output": {"record": {"id": "invoice_1"}}}},
+        "error": {"message": "no"},
+    }
+    assert undo.work.config.evaluate(context) == {
+        "operation": "update",
+        "object": "Invoice",
+        "id": "invoice_1",
+        "data": {"reason": "run failed: no"},
+    }
+    assert nodes["step_0"].compensation is None
+    assert nodes["step_2"].compensation is not None
+
+
+@pytest.mark.parametrize(
+    ("undo", "pointer", "said"),
+    [
+        ("Note.delete", "", "must be an object"),
+        ({"mapping": {}}, "", "`action` is missing"),
+        ({"action": "logic_delay", "mapping": {"duration": 5}}, "/action", "name a task"),
+        ({"action": "Note.delete", "mapping": {"id": "step.3.$id"}}, "/mapping/id", "come before"),
+        ({"action": "Note.delete", "when": "true"}, "/when", "no field `when`"),
+        ({"action": "Note.give", "mapping": {"to": "round-robin"}}, "/mapping", "no place in"),
+    ],
+)
+def test_what_undoes_a_step_must_be_an_action(undo: Json, pointer: str, said: str) -> None:
+    [problem] = problems_of(workflow({**create(), "compensate": undo}))
+    assert problem.pointer == f"/steps/0/compensate{pointer}"
+    assert said in problem.message
+
+
 # --- gates ----------------------------------------------------------------------------------------
 
 
@@ -541,6 +598,12 @@ def test_a_thousand_steps_run_one_after_the_other() -> None:
     run, sent = play(document)
     assert run.status == "completed"
     assert len(sent) == 900
+
+
+def test_compiling_the_same_document_twice_gives_equal_plans() -> None:
+    document = workflow({**create(a="deal.a + 1"), "when": "deal.a > 1"}, create(b="step.0.$id"))
+    assert plan_of(document) == plan_of(copy.deepcopy(document))
+    assert plan_of(document) != plan_of(workflow(create(a="deal.a + 2"), create(b="step.0.$id")))
 
 
 def test_documents_are_not_changed_by_compiling() -> None:

@@ -1,0 +1,1 @@
+"""Workflows as pictures: what a plan says, laid out, as SVG, Mermaid or DOT."""

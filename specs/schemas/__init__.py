@@ -1,0 +1,1 @@
+"""JSON Schemas of the dialects, for editors and for whoever writes documents by program."""
