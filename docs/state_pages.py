@@ -66,6 +66,10 @@ def states_page() -> Iterator[str]:
     yield "has something to undo is `compensating` first; its error says what it would have ended"
     yield "as otherwise. `pending` is known to the store and the API; nothing sets it yet."
     yield ""
+    yield "People [control runs](../how-to/control-runs.md): a run that is paused is `waiting`"
+    yield "until it is resumed; a retry makes one that is `failed`, `timed_out` or `cancelled`"
+    yield "`running`."
+    yield ""
     yield from diagram(sorted(runs), "running")
     yield ""
     yield "## A node in a scope"

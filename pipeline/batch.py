@@ -97,6 +97,8 @@ class Batch:
             if run.status != live.status:
                 self._status(live, error)
         self._send(live, decision.effects, dispatches, asked)
+        if run.paused and any(type(effect) is SetTimer for effect in decision.effects):
+            append.held.append(run.id)
 
     def send_again(self, live: LiveRun, effects: list[Dispatch], nudge: int) -> None:
         """Take in dispatches that are out already; `nudge` as in `Outbox.add`."""

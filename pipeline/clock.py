@@ -232,7 +232,7 @@ class Clock:
     async def _cancel_again(self) -> None:
         after = timedelta(seconds=2)
         wanted = await self._database.run(runs.cancelled, after, limit=_PAGE)
-        post(self._bus, [(run.org, Cancel(run.id, run.by)) for run in wanted])
+        post(self._bus, [(run.org, Cancel(run.id, run.by, "", run.reopened)) for run in wanted])
 
     async def _answer_again(self) -> None:
         after = timedelta(seconds=2)

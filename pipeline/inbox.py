@@ -32,12 +32,13 @@ class Mail:
     """What came for one run: its events, and whether what is outstanding must be sent again.
 
     `again` is set by a redelivered message: what followed from it may never have been published.
-    `nudge` is above 0 when the reconciler asks for it, who saw `seq` rows; see `wire.Wake`.
+    `nudge` is above 0 when the reconciler asks for it, who saw `seq` rows; see `wire.Wake`. `known`
+    is how many rows there are at least.
     `woken` is set when the run is to begin, if it has not. `weight` is the size of the large values
     that `refs` name, once they are loaded.
     """
 
-    __slots__ = ("again", "events", "messages", "nudge", "refs", "seq", "weight", "woken")
+    __slots__ = ("again", "events", "known", "messages", "nudge", "refs", "seq", "weight", "woken")
 
     def __init__(self) -> None:
         self.events: list[wire.Event] = []
@@ -45,7 +46,7 @@ class Mail:
         self.again = False
         self.woken = False
         self.nudge = 0
-        self.seq = -1
+        self.seq = self.known = -1
         self.refs: list[UUID] = []
         self.weight = 0
 
@@ -91,6 +92,7 @@ def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:
             match event:
                 case wire.Wake(nudge=nudge, seq=seq):
                     mail.woken = True
+                    mail.known = max(mail.known, seq)
                     if nudge > mail.nudge:
                         mail.nudge, mail.seq = nudge, seq
                 case wire.StepDone(output_ref=UUID() as ref):
@@ -139,7 +141,7 @@ def _event(event: wire.Event, values: dict[UUID, object]) -> Event:
         case wire.TimerDue():
             return TimerFired(event.key)
         case wire.Cancel():
-            return CancelAsked(event.by, event.reason)
+            return CancelAsked(event.by, event.reason, event.reopened)
         case wire.Wake():
             return Woken()
     raise AssertionError(event)

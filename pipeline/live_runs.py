@@ -15,7 +15,14 @@ import msgspec
 
 from permaflow.errors import DocumentError, NotFoundError, StoreError
 from permaflow.plan import Json
-from pipeline.core.entries import Entry, LoopOpened, Succeeded, UnknownEntryError, from_row
+from pipeline.core.entries import (
+    Entry,
+    Kept,
+    LoopOpened,
+    Succeeded,
+    UnknownEntryError,
+    from_row,
+)
 from pipeline.core.replay import replay
 from pipeline.core.state import Run
 from pipeline.programs import Programs
@@ -166,7 +173,7 @@ class LiveRuns:
             entry.ref
             for _, row in rows
             for entry in row
-            if isinstance(entry, Succeeded | LoopOpened) and entry.ref
+            if isinstance(entry, Succeeded | LoopOpened | Kept) and entry.ref
         }
         wanted = [UUID(ref) for ref in refs]
         if stored.input_ref is not None:
@@ -181,7 +188,7 @@ class LiveRuns:
 def _hydrate(entry: Entry, values: dict[str, Json]) -> Entry:
     """The entry with the value that its reference stands for."""
     match entry:
-        case Succeeded(ref=str(ref)):
+        case Succeeded(ref=str(ref)) | Kept(ref=str(ref)):
             return entry._replace(output=values.get(ref))
         case LoopOpened(ref=str(ref)):
             return entry._replace(items=values.get(ref))

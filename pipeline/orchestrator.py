@@ -230,8 +230,8 @@ class Orchestrator:
     ) -> dict[UUID, Mail]:
         """One transaction for many runs. Gives those that it came to nothing for."""
         for run_id, mail in mails.items():
-            if mail.nudge:
-                self._runs.forget_older(run_id, mail.seq)
+            if mail.known > 0:
+                self._runs.forget_older(run_id, mail.known)
         found = await self._runs.get(mails)
         batch = self._new_batch()
         decided: list[UUID] = []

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from permaflow.plan import Json
-from pipeline.core.entries import Entry, LoopOpened, Succeeded, from_row
+from pipeline.core.entries import Entry, Kept, LoopOpened, Succeeded, from_row
 from pipeline.core.fold import fold
 from pipeline.core.program import Program
 from pipeline.core.state import Run
@@ -59,7 +59,7 @@ def output_of(
 
     def known(entry: Entry) -> Entry:
         match entry:
-            case Succeeded(ref=str(ref)):
+            case Succeeded(ref=str(ref)) | Kept(ref=str(ref)):
                 return entry._replace(output=Ref(UUID(ref)))
             case LoopOpened(ref=str(ref)):
                 return entry._replace(items=items.get(ref) or [])

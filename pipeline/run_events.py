@@ -18,7 +18,7 @@ TYPE = "permaflow.run.finished"
 
 
 class RunEvents:
-    """Tells the topic of the settings. An event has the id of its run, however often it is sent."""
+    """Tells the topic of the settings. An event has the same id, however often it is sent."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         if not settings.kafka_bootstrap:
@@ -39,10 +39,13 @@ class RunEvents:
 
 
 def cloud_event(run: stats.EndedRun) -> dict[str, Json]:
-    """A CloudEvent 1.0 that says how a run ended."""
+    """A CloudEvent 1.0 that says how a run ended.
+
+    Its id is that of the run, and `<run>.<n>` for the end after its retry number n.
+    """
     return {
         "specversion": "1.0",
-        "id": str(run.id),
+        "id": f"{run.id}.{run.reopened}" if run.reopened else str(run.id),
         "type": TYPE,
         "source": f"/permaflow/{run.org}",
         "subject": str(run.workflow_id),

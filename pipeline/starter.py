@@ -6,6 +6,7 @@ A wake that is lost costs a few seconds, never a run: the reconciler looks at si
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
@@ -13,10 +14,10 @@ from uuid import UUID
 from permaflow.errors import BusError
 from pipeline import telemetry
 from pipeline.bus.port import Bus
-from pipeline.bus.subjects import inbox, partition_of
+from pipeline.bus.subjects import inbox, live, partition_of
 from pipeline.store.starts import Duplicate, Started, StartRequest, StartResult
 from pipeline.telemetry import log
-from pipeline.wire import Cancel, Event, Inbox, Wake, encode
+from pipeline.wire import Cancel, Event, Inbox, Live, Wake, encode
 
 
 def wake(bus: Bus, runs: Sequence[tuple[UUID, UUID]]) -> None:
@@ -24,9 +25,16 @@ def wake(bus: Bus, runs: Sequence[tuple[UUID, UUID]]) -> None:
     post(bus, [(org, Wake(run_id)) for run_id, org in runs])
 
 
-def cancel(bus: Bus, run_id: UUID, org: UUID, by: str, reason: str) -> None:
+def cancel(bus: Bus, run_id: UUID, org: UUID, by: str, reason: str, reopened: int = 0) -> None:
     """Ask for the end of a run. The store remembers the wish, in case this is lost."""
-    post(bus, [(org, Cancel(run_id, by, reason))])
+    post(bus, [(org, Cancel(run_id, by, reason, reopened))])
+
+
+def advanced(bus: Bus, run_id: UUID, org: UUID, seq: int) -> None:
+    """Tell that somebody else than its orchestrator added this row to the journal of a run."""
+    post(bus, [(org, Wake(run_id, 0, seq))])
+    with contextlib.suppress(BusError):  # who watches looks by itself, too
+        bus.ring(live(org.hex), encode(Live([(run_id, seq)])))
 
 
 def post(bus: Bus, events: Sequence[tuple[UUID, Event]]) -> None:

@@ -88,7 +88,8 @@ class Wake(msgspec.Struct, array_like=True, frozen=True, tag="W", gc=False):
 
     `nudge` is above 0 when outstanding dispatches are to be published again; it makes their keys
     new, so that de-duplication does not swallow them. `seq` is the last row of the journal that the
-    sender saw, -1 if it did not look: a run that has gone on since needs no nudge.
+    sender saw or wrote, -1 if it knows of none: a run that has gone on since needs no nudge, and a
+    state with fewer rows is forgotten.
     """
 
     run_id: UUID
@@ -104,11 +105,12 @@ class TimerDue(msgspec.Struct, array_like=True, frozen=True, tag="T", gc=False):
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="C", gc=False):
-    """Somebody wants this run to end."""
+    """Somebody wants this run to end, which had been reopened so often when they asked."""
 
     run_id: UUID
     by: str = ""
     reason: str = ""
+    reopened: int = 0
 
 
 Event = StepDone | StepFailed | StepParked | Wake | TimerDue | Cancel

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fix_mail",
     "tests.fix_node",
     "tests.fix_approvals",
+    "tests.fix_served",
 ]
 
 

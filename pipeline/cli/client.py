@@ -129,7 +129,7 @@ class Api:
 
         Raises `CommandError` when the gateway cannot be reached or refuses.
         """
-        last, broken = "", 0
+        last, broken, over = "", 0, False
         while True:
             try:
                 headers = {"last-event-id": last} if last else {}
@@ -143,9 +143,10 @@ class Api:
                         raise self._refused(answer.status_code, await answer.aread())
                     async for event in _events(answer.aiter_lines()):
                         last, broken = event.id or last, 0
+                        over = event.name == "run_completed"
                         yield event
-                        if event.name == "run_completed":
-                            return
+                if over:  # and it was not retried
+                    return
             except httpx.HTTPError as error:
                 broken += 1
                 if broken > 5:

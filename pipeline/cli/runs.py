@@ -41,8 +41,6 @@ def _run_id(text: str) -> str:
 
 Id = Annotated[str, typer.Argument(help="Id of a run.", callback=_run_id)]
 
-RETRYABLE = ("failed", "cancelled", "timed_out", "compensated")
-
 
 @app.command()
 def start(
@@ -234,41 +232,56 @@ def cancel(
         note(f"The end of the run is asked for; it is {found['status']}.")
 
 
+def _control(run: str, name: str, json: bool) -> dict[str, Any]:
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def ask() -> dict[str, Any]:
+        async with Api() as api:
+            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/{name}")
+            return found
+
+    found = wait_for(ask())
+    if json:
+        as_json(found)
+    return found
+
+
 @app.command()
 def retry(run: Id, json: Json = False) -> None:
-    """Start a run again that did not complete.
+    """Let a run go on that failed, timed out or was cancelled, from the step where that happened.
 
-    That is a new run with the same data, from the beginning. It runs the workflow's present
-    version. The same retry starts one run only.
+    It stays the same run. What has succeeded in it is not done again.
 
     \b
     permaflow run retry 019a…
     """
-    from pipeline.cli.client import RUNS, Api, wait_for
+    _control(run, "retry", json)
+    if not json:
+        note("The run goes on.")
 
-    async def again() -> dict[str, Any]:
-        async with Api() as api:
-            old = await api.call("GET", f"{RUNS}/{run}")
-            if old["status"] not in RETRYABLE:
-                raise CommandError(
-                    f"The run is {old['status']}; only one that failed, timed out or was cancelled "
-                    "can be retried.",
-                    code="wrong_state",
-                )
-            data = old["trigger_data"]
-            if isinstance(data, dict) and isinstance(data.get("$ref"), str):
-                data = await api.call("GET", data["$ref"])
-            labels = ("workflow_id", "type", "resource_type", "resource_id", "requested_by")
-            body = {name: old[name] for name in labels} | {"trigger_data": data}
-            headers = {"idempotency-key": f"retry of {old['id']}"}
-            found: dict[str, Any] = await api.call("POST", RUNS, body, headers=headers)
-            return {**found, "retry_of": old["id"]}
 
-    found = wait_for(again())
-    if json:
-        as_json(found)
-    else:
-        print(found["id"])
+@app.command()
+def pause(run: Id, json: Json = False) -> None:
+    """Hold a run: what its steps come to is taken in, but nothing new begins.
+
+    \b
+    permaflow run pause 019a…
+    """
+    _control(run, "pause", json)
+    if not json:
+        note("The run is paused.")
+
+
+@app.command()
+def resume(run: Id, json: Json = False) -> None:
+    """Let a run go on that is paused.
+
+    \b
+    permaflow run resume 019a…
+    """
+    _control(run, "resume", json)
+    if not json:
+        note("The run goes on.")
 
 
 async def _until_end(

@@ -157,6 +157,17 @@ def _place(failed: dict[str, Json]) -> str:
     return f"{failed['scope']}.{failed['node']}" if failed["scope"] else str(failed["node"])
 
 
+def forget(run: Run) -> None:
+    """The run goes on, after nodes of `on_failure` at most. They run again if it fails again."""
+    if run.cause is None:
+        return
+    assert run.error is not None
+    run.error["node"] = run.cause.node
+    run.cause = run.repair = None
+    run.scopes = {ROOT: run.root}
+    run.unrepaired, run.handled, run.handler_steps = [], 0, {}
+
+
 def begin(run: Run, entry: Compensating) -> None:
     """Nothing counts any more but this."""
     run.cause = entry

@@ -12,19 +12,16 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from permaflow.errors import EvaluationError
 from permaflow.plan import (
-    FAILURES,
     ROOT,
     Branch,
     Delay,
     Goto,
     Loop,
     Node,
-    Outcome,
     Pass,
     Question,
     Stop,
@@ -32,8 +29,8 @@ from permaflow.plan import (
     Trigger,
 )
 from pipeline.core.compensating import calls_for_it, end_of
-from pipeline.core.delays import bounded, read_delay
-from pipeline.core.dispatching import dispatch_of
+from pipeline.core.delays import bounded, read_delay, retry_delay
+from pipeline.core.dispatching import dispatch_of, without_dropped
 from pipeline.core.effects import (
     Ask,
     ClearTimer,
@@ -41,13 +38,13 @@ from pipeline.core.effects import (
     Effect,
     SetTimer,
     Withdraw,
-    without_dropped,
 )
 from pipeline.core.entries import (
     Asked,
     Cancelled,
     CancelRequested,
     Compensating,
+    Continued,
     Dispatched,
     Entry,
     Failed,
@@ -74,9 +71,17 @@ from pipeline.core.events import (
     Woken,
 )
 from pipeline.core.fold import FOLDS
+from pipeline.core.frontier import Agenda, ending, is_due, unarmed
 from pipeline.core.loops import next_iterations, read_items
-from pipeline.core.past import is_over, is_past
-from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, NodeState, Run, Scope, timer_key
+from pipeline.core.past import awaited, is_over, is_past
+from pipeline.core.state import (
+    LOOPING,
+    NodeState,
+    Run,
+    Scope,
+    run_timer,
+    timer_key,
+)
 from pipeline.core.truth import truth
 
 _GOLDEN = 0.618_033_988_749_895
@@ -98,15 +103,15 @@ class _Turn:
         self.chance = chance
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
-        self.queue: deque[tuple[Scope, str]] = deque()
-        self.loops: deque[tuple[Scope, str]] = deque()
-        self.target: tuple[Scope, str] | None = None
+        self.agenda = Agenda()
         self.retries = 0
         self.stale = 0
         self.unknown = 0
 
     def take(self, events: Iterable[Event]) -> Decision:
         run = self.run
+        if run.halted and not run.paused:
+            self._go_on()
         for event in events:
             if run.finished:
                 self.stale += 1
@@ -117,14 +122,7 @@ class _Turn:
                 continue
             self._hear(event)
             self._settle()
-        effects = self.effects
-        if run.dropped_timers or run.dropped_steps or run.dropped_questions:
-            effects = without_dropped(
-                effects, run.dropped_steps, run.dropped_timers, run.dropped_questions
-            )
-            run.dropped_timers.clear()
-            run.dropped_steps.clear()
-            run.dropped_questions.clear()
+        effects = without_dropped(run, self.effects)
         run.settle_status()
         return Decision(self.entries, effects, self.stale, self.unknown)
 
@@ -154,22 +152,19 @@ class _Turn:
                 self._timer(key)
             case CancelAsked() if self.run.cause is not None:
                 self.stale += 1  # it is ending
+            case CancelAsked(reopened=reopened) if reopened < self.run.reopened:
+                self.stale += 1
             case CancelAsked():
                 self.write(CancelRequested(event.by, event.reason))
                 self._end(Finished("cancelled", "cancelled", event.reason))
             case Woken():
-                if not self.run.started:
+                if not (self.run.started or self.run.paused):
                     self._start()
 
     def _current(self, event: AttemptDone | AttemptFailed | AttemptParked) -> NodeState | None:
         """The node that waits for this very attempt; None when the event is late or early."""
-        scope = self.run.scopes.get(event.scope)
-        state = scope.nodes.get(event.node) if scope is not None else None
-        if (
-            state is not None
-            and (state.phase is RUNNING or state.phase is ASKED)
-            and state.attempt == event.attempt
-        ):
+        state = awaited(self.run, *event[:3])
+        if state is not None:
             return state
         if is_past(self.run, event.scope, event.node, event.attempt):
             self.stale += 1
@@ -196,9 +191,7 @@ class _Turn:
         node = self.run.plan_node(event.node)
         retry = node.retry
         if event.retryable and state.retries < retry.max_retries:
-            delay = retry.delay(state.retries + 1, self._chance()).total_seconds()
-            if event.after is not None:
-                delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
+            delay = retry_delay(retry, state.retries + 1, event.after, self._chance())
             key = timer_key("retry", event.scope, event.node, state.attempt)
             self.write(Retrying(*event[:3], delay, event.code, event.message, event.timed_out))
             self.effects.append(SetTimer(key, delay))
@@ -228,6 +221,8 @@ class _Turn:
             # makes sure of the former before it clears the timer.
             self.unknown += 1
             self.effects.append(ClearTimer(key))
+        elif self.run.paused:  # it stays armed, and is held
+            self.stale += 1
         elif timer.kind == "run":
             self._end(Finished("timed_out", "run_timeout", "The run took longer than it may."))
         elif timer.kind == "delay":
@@ -259,47 +254,63 @@ class _Turn:
     def _start(self) -> None:
         run = self.run
         triggers = run.program.triggers
-        trigger = run.trigger if run.trigger in triggers else (triggers[0] if triggers else "")
+        trigger = run.trigger if run.trigger in triggers else "".join(triggers[:1])
         self.write(Started(trigger))
         if run.program.plan.timeout is not None:
-            self.effects.append(SetTimer(RUN_TIMER, run.program.plan.timeout.total_seconds()))
-        self._open(run.root)
+            self.effects.append(SetTimer(run_timer(run), run.program.plan.timeout.total_seconds()))
+        if run.root.nodes:  # what a rerun keeps has ended already
+            self.agenda.look_around(run.program.plan, [run.root])
+        else:
+            self._open(run.root)
+
+    def _go_on(self) -> None:
+        """Find out what is to happen next in a run that was held, has ended, or has a new plan."""
+        run = self.run
+        self.effects.extend(unarmed(run))
+        self.agenda.look_around(run.program.plan, run.scopes.values())
+        self.write(Continued())
+        if not run.started:
+            self._start()
+        self._settle()
 
     def _open(self, scope: Scope) -> None:
         for name in self.run.program.entries[scope.name]:
-            self.queue.append((scope, name))
+            self.agenda.queue.append((scope, name))
 
     def _ended(self, scope: Scope | None, name: str) -> None:
         """Look at what waits for a node that has ended, if its scope is still open."""
         if scope is not None:
             for follower in self.run.program.followers[name]:
-                self.queue.append((scope, follower))
+                self.agenda.queue.append((scope, follower))
 
     def _settle(self) -> None:
         """Go on until nothing more follows; then the run may be over."""
-        run = self.run
-        while not run.finished:
-            if self.target is not None:
-                (scope, name), self.target = self.target, None
+        run, agenda = self.run, self.agenda
+        while not (run.finished or run.paused):
+            if agenda.target is not None:
+                (scope, name), agenda.target = agenda.target, None
                 self._fire(scope, run.plan_node(name))
-            elif self.queue:
-                self._look(*self.queue.popleft())
-            elif self.loops:
-                self._continue_loop(*self.loops.popleft())
+            elif agenda.due:
+                if is_due(run, *(due := agenda.due.popleft())):
+                    self._fire(due[0], run.plan_node(due[1]))
+            elif agenda.queue:
+                self._look(*agenda.queue.popleft())
+            elif agenda.loops:
+                self._continue_loop(*agenda.loops.popleft())
             elif run.touched:
-                self.loops.extend(dict.fromkeys(run.touched))
+                agenda.loops.extend(dict.fromkeys(run.touched))
                 run.touched.clear()
             elif run.cause is not None:
                 if not self._repair():
                     break
             else:
                 if run.started and run.root.open == 0:
-                    self._finish()
+                    self._end(ending(run))
                 if run.cause is None:
                     break
         else:
-            self.queue.clear()
-            self.loops.clear()
+            self.agenda.clear()
+            run.touched.clear()
 
     def _look(self, scope: Scope, name: str) -> None:
         """Fire or skip a node whose `when` has become known."""
@@ -316,27 +327,14 @@ class _Turn:
             self.write(Skipped(scope.id, name))
             self._ended(scope, name)
 
-    def _finish(self) -> None:
-        run = self.run
-        exits = run.program.plan.exits
-        ends = [run.root.nodes[name].outcome for name in exits]
-        if not exits or Outcome.SUCCESS in ends:
-            self.write(Finished("completed"))
-            return
-        failed = next((n for n, s in run.root.nodes.items() if s.outcome in FAILURES), "")
-        error = run.root.steps.get(failed, {}).get("error") or {}
-        message = error.get("message") or f"None of the exitpoints succeeded: {', '.join(exits)}."
-        self._end(Finished("failed", error.get("code") or "no_exit_reached", message, failed))
-
     # --- the end of a run that does not complete --------------------------------------------------
 
     def _end(self, end: Finished) -> None:
-        """The run does not complete. What it did is undone first, if it can be."""
-        if self.run.cause is None and calls_for_it(self.run, end.status):
+        """If the run does not complete, what it did is undone first, where it can be."""
+        begins = end.status != "completed" and self.run.cause is None
+        if begins and calls_for_it(self.run, end.status):
             self.write(Compensating(*end[:4]))
-            self.target = None
-            self.queue.clear()
-            self.loops.clear()
+            self.agenda.clear()
         else:
             self.write(end)
 
@@ -472,8 +470,9 @@ class _Turn:
             return
         self._ended(scope, node.id)
         self.write(Jumped(scope.id, node.id, target))
-        self.target = (scope, target)
-        self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
+        if not self.run.paused:
+            self.agenda.target = (scope, target)
+        self.agenda.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
 
     # --- loops ------------------------------------------------------------------------------------
 
@@ -481,9 +480,10 @@ class _Turn:
         """Open the next iterations of a loop, or end it."""
         if self.run.scopes.get(scope.id) is not scope:
             return
-        loop = scope.nodes[name].loop
+        state = scope.nodes[name]
+        loop = state.loop
         node = self.run.plan_node(name)
-        if loop is None or not isinstance(node.work, Loop):
+        if loop is None or state.phase is not LOOPING or not isinstance(node.work, Loop):
             return
         if loop.error is not None and node.work.stop_on_error:
             code, message = loop.error

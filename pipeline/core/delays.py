@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from permaflow.errors import EvaluationError
-from permaflow.plan import Context, Delay
+from permaflow.plan import Context, Delay, Retry
 
 LONGEST = timedelta(days=3_660)
 
@@ -32,6 +32,14 @@ def read_delay(delay: Delay, node: str, context: Context) -> tuple[float | None,
 def bounded(seconds: float) -> float:
     """A wait that somebody else asked for: up to ten years, and nothing if it is no number."""
     return min(seconds, LONGEST.total_seconds()) if seconds > 0 else 0.0
+
+
+def retry_delay(retry: Retry, number: int, after: float | None, chance: float) -> float:
+    """Seconds before retry `number`; `after` is the least wait that the other side asked for."""
+    delay = retry.delay(number, chance).total_seconds()
+    if after is None:
+        return delay
+    return max(delay, min(after, retry.max_delay.total_seconds()))
 
 
 def _moment(value: object, node: str) -> str:

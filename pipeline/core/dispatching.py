@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from permaflow.plan import Node, Task
-from pipeline.core.effects import Dispatch
+from pipeline.core.effects import Ask, ClearTimer, Dispatch, Effect, SetTimer, StopStep
 from pipeline.core.state import NodeState, Run
 
 
@@ -29,3 +29,24 @@ def dispatch_of(scope_id: str, node: Node, state: NodeState, attempt: int) -> Di
         timeout,
         state.visits,
     )
+
+
+def without_dropped(run: Run, effects: list[Effect]) -> list[Effect]:
+    """The effects that did not come to nothing meanwhile; what is no longer wanted is told so."""
+    timers, steps, questions = run.dropped_timers, run.dropped_steps, run.dropped_questions
+    if timers:
+        disarmed = set(timers)
+        effects = [e for e in effects if not (isinstance(e, SetTimer) and e.key in disarmed)]
+        effects.extend(ClearTimer(key) for key in timers)
+        timers.clear()
+    if steps:
+        stopped = set(steps)
+        effects = [e for e in effects if not (isinstance(e, Dispatch) and e[:3] in stopped)]
+        effects.extend(StopStep(*step) for step in steps)
+        steps.clear()
+    if questions:
+        over = {question[:3] for question in questions}
+        effects = [e for e in effects if not (isinstance(e, Ask) and e[:3] in over)]
+        effects.extend(questions)
+        questions.clear()
+    return effects

@@ -76,28 +76,6 @@ class Withdraw(NamedTuple):
 Effect = Dispatch | SetTimer | ClearTimer | StopStep | Ask | Withdraw
 
 
-def without_dropped(
-    effects: list[Effect],
-    steps: list[tuple[str, str, int]],
-    timers: list[str],
-    questions: list[Withdraw],
-) -> list[Effect]:
-    """The effects that did not come to nothing meanwhile; what is no longer wanted is told so."""
-    if timers:
-        disarmed = set(timers)
-        effects = [e for e in effects if not (isinstance(e, SetTimer) and e.key in disarmed)]
-        effects.extend(ClearTimer(key) for key in timers)
-    if steps:
-        stopped = set(steps)
-        effects = [e for e in effects if not (isinstance(e, Dispatch) and e[:3] in stopped)]
-        effects.extend(StopStep(*step) for step in steps)
-    if questions:
-        over = {question[:3] for question in questions}
-        effects = [e for e in effects if not (isinstance(e, Ask) and e[:3] in over)]
-        effects.extend(questions)
-    return effects
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Entries to append as one journal row, and effects to carry out afterwards.

@@ -186,6 +186,48 @@ class Finished(NamedTuple):
     node: str = ""
 
 
+class Paused(NamedTuple):
+    """Somebody holds the run: results are taken in, but nothing new begins."""
+
+    by: str = ""
+
+
+class Resumed(NamedTuple):
+    """The run may go on."""
+
+    by: str = ""
+
+
+class Reopened(NamedTuple):
+    """A run that had ended goes on. What failed in it, or was dropped at its end, is open again."""
+
+    by: str = ""
+
+
+class Migrated(NamedTuple):
+    """From here on the run follows this version of its workflow."""
+
+    version: int
+    by: str = ""
+
+
+class Continued(NamedTuple):
+    """After it was reopened, resumed or migrated, all nodes of the run were looked at again."""
+
+
+class Kept(NamedTuple):
+    """A node ended so in an earlier run, of which this one is a rerun. `ref` as in `Succeeded`."""
+
+    scope: str
+    node: str
+    outcome: str
+    output: Json = None
+    port: str | None = None
+    ref: str | None = None
+    code: str = ""
+    message: str = ""
+
+
 Entry = (
     Started
     | Dispatched
@@ -205,6 +247,12 @@ Entry = (
     | CancelRequested
     | Compensating
     | Finished
+    | Paused
+    | Resumed
+    | Reopened
+    | Migrated
+    | Continued
+    | Kept
 )
 
 TAGS: dict[type[Any], str] = {
@@ -226,6 +274,12 @@ TAGS: dict[type[Any], str] = {
     CancelRequested: "cancel_requested",
     Compensating: "compensating",
     Finished: "finished",
+    Paused: "paused",
+    Resumed: "resumed",
+    Reopened: "reopened",
+    Migrated: "migrated",
+    Continued: "continued",
+    Kept: "kept",
 }
 """The word that stands for each entry in a journal; never changed, only added to."""
 

@@ -52,10 +52,11 @@ class TimerFired(NamedTuple):
 
 
 class CancelAsked(NamedTuple):
-    """Somebody wants the run to end."""
+    """Somebody wants the run to end, which had been reopened so often when they asked."""
 
     by: str = ""
     reason: str = ""
+    reopened: int = 0
 
 
 class Woken(NamedTuple):

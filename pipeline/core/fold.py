@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from permaflow.plan import Continue, Json, Outcome, Question, Trigger
+from permaflow.plan import FAILURES, Continue, Json, Loop, Outcome, Question, Trigger
 from pipeline.core.compensating import (
     begin,
     close,
     error_of,
+    forget,
     is_unknown,
     keep,
     keep_doubtful,
@@ -30,6 +31,7 @@ from pipeline.core.entries import (
     Cancelled,
     CancelRequested,
     Compensating,
+    Continued,
     Dispatched,
     Entry,
     Failed,
@@ -37,21 +39,27 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Kept,
     Logged,
     LoopOpened,
+    Migrated,
     Parked,
+    Paused,
+    Reopened,
+    Resumed,
     Retrying,
     Skipped,
     Started,
     Succeeded,
     Waiting,
 )
+from pipeline.core.reopen import open_again
 from pipeline.core.state import (
     ASKED,
     DELAYED,
+    DUE,
     LOOPING,
     RETRYING,
-    RUN_TIMER,
     RUNNING,
     LoopState,
     NodeState,
@@ -59,6 +67,7 @@ from pipeline.core.state import (
     Run,
     Scope,
     Timer,
+    run_timer,
     scope_output,
     timer_key,
 )
@@ -78,7 +87,7 @@ def _started(run: Run, entry: Started) -> None:
     run.started = True
     run.trigger = entry.trigger
     if run.program.plan.timeout is not None:
-        run.timers[RUN_TIMER] = Timer("run")
+        run.timers[run_timer(run)] = Timer("run")
 
 
 def _dispatched(run: Run, entry: Dispatched) -> None:
@@ -119,16 +128,8 @@ def _failed(run: Run, entry: Failed) -> None:
     state = scope.node(entry.node)
     if state.phase is None and run.cause is None:
         run.steps_used += 1
-    error = {
-        "node": entry.node,
-        "code": entry.code,
-        "message": entry.message,
-        "attempt": entry.attempt,
-        "details": entry.details,
-    }
     outcome = Outcome.TIMED_OUT if entry.timed_out else Outcome.FAILED
-    scope.context["error"] = error
-    scope.steps[entry.node] = {"output": None, "outcome": outcome.value, "error": error}
+    _broke(scope, entry.node, outcome, entry.code, entry.message, entry.attempt, entry.details)
     _answered(run, entry.scope, entry.node, state)
     node = run.program.nodes[entry.node]
     if entry.node in run.program.doubtful:
@@ -138,6 +139,26 @@ def _failed(run: Run, entry: Failed) -> None:
             keep_doubtful(run, scope, entry.node)
     closes = isinstance(node.on_error, Continue)
     _end(run, scope, entry.node, state, outcome, closes=closes)
+
+
+def _broke(
+    scope: Scope,
+    node: str,
+    outcome: Outcome,
+    code: str,
+    message: str,
+    attempt: int,
+    details: Json,
+) -> None:
+    error = {
+        "node": node,
+        "code": code,
+        "message": message,
+        "attempt": attempt,
+        "details": details,
+    }
+    scope.context["error"] = error
+    scope.steps[node] = {"output": None, "outcome": outcome.value, "error": error}
 
 
 def _answered(run: Run, scope: str, node: str, state: NodeState) -> None:
@@ -258,6 +279,8 @@ def _jumped(run: Run, entry: Jumped) -> None:
         state.retries = 0
         state.visits += 1
         scope.steps.pop(name, None)
+    if run.paused:
+        scope.nodes[entry.target].phase = DUE
 
 
 def _cancel_requested(run: Run, entry: CancelRequested) -> None:
@@ -266,6 +289,7 @@ def _cancel_requested(run: Run, entry: CancelRequested) -> None:
 
 def _compensating(run: Run, entry: Compensating) -> None:
     _drop_everything(run)
+    run.paused = run.halted = False
     begin(run, entry)
 
 
@@ -273,6 +297,7 @@ def _finished(run: Run, entry: Finished) -> None:
     _drop_everything(run)
     run.touched.clear()
     run.finished = True
+    run.paused = run.halted = False
     run.status = entry.status
     if entry.code:
         error = {"code": entry.code, "message": entry.message, "node": entry.node}
@@ -284,6 +309,60 @@ def _drop_everything(run: Run) -> None:
         _drop_nodes(run, scope)
     for key in list(run.timers):
         _disarm(run, key)
+
+
+# --- runs that are held, and go on ----------------------------------------------------------------
+
+
+def _paused(run: Run, entry: Paused) -> None:
+    run.paused = True
+
+
+def _resumed(run: Run, entry: Resumed) -> None:
+    run.paused = False
+    run.halted = True
+
+
+def _migrated(run: Run, entry: Migrated) -> None:
+    run.halted = True
+
+
+def _reopened(run: Run, entry: Reopened) -> None:
+    run.finished = run.cancelled = False
+    run.halted = True
+    run.reopened += 1
+    forget(run)
+    if run.started and run.program.plan.timeout is not None:
+        key = run_timer(run)
+        run.timers[key] = Timer("run")
+        run.unarmed.append(key)
+    open_again(run)
+    run.status, run.error = "running", None
+
+
+def _continued(run: Run, entry: Continued) -> None:
+    run.halted = False
+    run.unarmed.clear()
+    for scope in run.scopes.values():
+        for state in scope.nodes.values():
+            if state.phase is DUE:
+                state.phase = None
+
+
+def _kept(run: Run, entry: Kept) -> None:
+    scope = run.scopes[entry.scope]
+    state = scope.node(entry.node)
+    outcome = Outcome(entry.outcome)
+    if outcome is Outcome.SUCCESS:
+        state.output, state.port = entry.output, entry.port
+        scope.steps[entry.node] = {
+            "output": entry.output,
+            "outcome": "SUCCESS",
+            "port": entry.port,
+        }
+    elif outcome in FAILURES:
+        _broke(scope, entry.node, outcome, entry.code, entry.message, 0, None)
+    _end(run, scope, entry.node, state, outcome)
 
 
 # --- what follows from the plan alone -------------------------------------------------------------
@@ -302,7 +381,8 @@ def _end(
     if state.phase is not None:
         _drop_node(run, scope, name, state)
     state.outcome = outcome
-    state.loop = None
+    if state.loop is not None and outcome not in FAILURES:
+        state.loop = None
     scope.open -= 1
     if closes and scope.open == 0 and scope.parent is not None:
         if run.cause is not None:
@@ -323,14 +403,18 @@ def _close_iteration(run: Run, scope: Scope, output: Json, error: tuple[str, str
     if error is not None:
         loop.failed += 1
         loop.error = error
+        work = run.program.plan.nodes[scope.loop].work
+        if isinstance(work, Loop) and work.stop_on_error:
+            loop.broken[scope.index] = scope
     run.touched.append((outer, scope.loop))
 
 
 def _drop_nodes(run: Run, scope: Scope) -> None:
-    """Forget whatever the nodes of a scope are at, without ending them."""
+    """Stop whatever the nodes of a scope are at, without ending them."""
     for name, state in scope.nodes.items():
         if state.phase is not None:
             _drop_node(run, scope, name, state)
+            state.phase = DUE
 
 
 def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
@@ -351,7 +435,6 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
         for inner in state.loop.open.values():
             _drop_nodes(run, inner)
             del run.scopes[inner.id]
-        state.loop.open.clear()
     if (scope.id, name) in run.doubts:
         run.doubts.discard((scope.id, name))
         keep_doubtful(run, scope, name)
@@ -394,5 +477,11 @@ FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     CancelRequested: _cancel_requested,
     Compensating: _compensating,
     Finished: _finished,
+    Paused: _paused,
+    Resumed: _resumed,
+    Reopened: _reopened,
+    Migrated: _migrated,
+    Continued: _continued,
+    Kept: _kept,
 }
 """What each kind of entry does to a run."""

@@ -8,7 +8,20 @@ means: not known here.
 from __future__ import annotations
 
 from permaflow.plan import ROOT
-from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, Run
+from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, NodeState, Run
+
+
+def awaited(run: Run, scope_id: str, name: str, attempt: int) -> NodeState | None:
+    """The node that waits for this very attempt; None when its result comes late or early."""
+    scope = run.scopes.get(scope_id)
+    state = scope.nodes.get(name) if scope is not None else None
+    if (
+        state is not None
+        and (state.phase is RUNNING or state.phase is ASKED)
+        and state.attempt == attempt
+    ):
+        return state
+    return None
 
 
 def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
@@ -26,10 +39,11 @@ def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
 
 def is_over(run: Run, key: str) -> bool:
     """Whether a timer that is not armed here can no longer be armed either."""
-    if key == RUN_TIMER:
-        return run.cause is not None
     kind, *rest = key.split("\x1f")
     match rest:
+        case [] | [_] if kind == RUN_TIMER:
+            number = int(rest[0]) if rest and rest[0].isdecimal() else 0
+            return number < run.reopened or (number == run.reopened and run.cause is not None)
         case [scope_id, name, attempt] if attempt.isdecimal():
             return kind in ("retry", "delay", "timeout") and is_past(
                 run, scope_id, name, int(attempt)
@@ -65,6 +79,8 @@ def _has_closed(run: Run, scope_id: str) -> bool:
     state = outer.nodes.get(name)
     if state is None or state.visits != int(visit):
         return state is not None and state.visits > int(visit)
-    if state.loop is None:
+    loop = state.loop
+    if loop is None:
         return state.outcome is not None
-    return int(index) < state.loop.next
+    # What broke a loop, or was open when it failed, goes on if the run is reopened.
+    return int(index) < loop.next and not (int(index) in loop.open or int(index) in loop.broken)

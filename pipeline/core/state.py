@@ -20,13 +20,15 @@ RETRYING = "retrying"
 DELAYED = "delayed"
 LOOPING = "looping"
 ASKED = "asked"
+DUE = "due"
 
 
 class NodeState:
     """One node in one scope.
 
     `phase` is None while the node has not fired, RUNNING, RETRYING, DELAYED, LOOPING or ASKED while
-    it is open, and None again once `outcome` is set. `attempt` only ever grows, also over visits.
+    it is open, and None again once `outcome` is set. DUE fires when the run goes on, whatever its
+    `when` says: it had fired before the run ended. `attempt` only ever grows, also over visits.
     `config` is what the current attempt was dispatched with, while it is with a runner.
     """
 
@@ -55,9 +57,13 @@ class NodeState:
 
 
 class LoopState:
-    """An open loop: its items, and how far it is."""
+    """A loop: its items, and how far it is.
 
-    __slots__ = ("done", "error", "failed", "items", "next", "open", "outputs")
+    `broken` holds the iterations whose failure fails the loop. They, and those that were open when
+    the loop failed or the run ended, are what goes on if the run is reopened.
+    """
+
+    __slots__ = ("broken", "done", "error", "failed", "items", "next", "open", "outputs")
 
     def __init__(self, items: list[Json]) -> None:
         self.items = items
@@ -65,6 +71,7 @@ class LoopState:
         self.done = 0
         self.failed = 0
         self.open: dict[int, Scope] = {}
+        self.broken: dict[int, Scope] = {}
         self.outputs: list[Json] = [None] * len(items)
         self.error: tuple[str, str] | None = None
 
@@ -137,7 +144,9 @@ class Run:
 
     `outstanding` holds the attempts that are with runners, `questions` those that wait for an
     answer. `dropped_steps`, `dropped_timers`, `dropped_questions` and `touched` are what the last
-    folds left behind for `decide` to see to; replay clears them.
+    folds left behind for `decide` to see to; replay clears them. A `halted` run has to be looked at
+    as a whole before anything else, and the timers in `unarmed` are to be set then; `reopened`
+    counts how often it went on after its end.
 
     `undo` holds what is to be undone if the run does not complete, `doubts` the open nodes with an
     attempt behind them of which nobody knows what it did. Once it does not complete, `cause` says
@@ -155,13 +164,16 @@ class Run:
         "dropped_timers",
         "error",
         "finished",
+        "halted",
         "handled",
         "handler_steps",
         "id",
         "input",
         "outstanding",
+        "paused",
         "program",
         "questions",
+        "reopened",
         "repair",
         "repaired",
         "root",
@@ -173,6 +185,7 @@ class Run:
         "timers",
         "touched",
         "trigger",
+        "unarmed",
         "undo",
         "unrepaired",
     )
@@ -188,6 +201,9 @@ class Run:
         self.status = "running"
         self.error: dict[str, Json] | None = None
         self.cancelled = False
+        self.halted = False
+        self.paused = False
+        self.reopened = 0
         self.steps_used = 0
         context: dict[str, Any] = {"trigger": trigger_input, "run": {"id": str(run_id)}}
         self.root = Scope(ROOT, ROOT, len(program.plan.members[ROOT]), context)
@@ -208,16 +224,20 @@ class Run:
         self.unrepaired: list[dict[str, Json]] = []
         self.handled = 0
         self.handler_steps: dict[str, Json] = {}
+        self.unarmed: list[str] = []
 
     def settle_status(self) -> None:
-        """Waiting is when nothing is with a runner, and a timer or an answer is to come."""
+        """Waiting is when nothing is with a runner, and a timer or an answer is to come; and when
+        the run is paused.
+        """
         if self.finished:
             return
         if self.cause is not None:
             self.status = "compensating"
         else:
-            waits = not self.outstanding and (
-                bool(self.questions) or any(t.kind != "run" for t in self.timers.values())
+            waits = self.paused or (
+                not self.outstanding
+                and (bool(self.questions) or any(t.kind != "run" for t in self.timers.values()))
             )
             self.status = "waiting" if waits else "running"
 
@@ -244,3 +264,8 @@ def timer_key(kind: str, scope: str, node: str, attempt: int) -> str:
 
 
 RUN_TIMER = "run"
+
+
+def run_timer(run: Run) -> str:
+    """The name of the timer of the run itself: another one each time that it is reopened."""
+    return f"{RUN_TIMER}\x1f{run.reopened}" if run.reopened else RUN_TIMER

@@ -16,6 +16,7 @@ from pipeline.core.entries import (
     Cancelled,
     CancelRequested,
     Compensating,
+    Continued,
     Dispatched,
     Entry,
     Failed,
@@ -23,9 +24,14 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Kept,
     Logged,
     LoopOpened,
+    Migrated,
     Parked,
+    Paused,
+    Reopened,
+    Resumed,
     Retrying,
     Skipped,
     Started,
@@ -34,7 +40,7 @@ from pipeline.core.entries import (
 )
 
 RUN_COMPLETED = "run_completed"
-"""The event that is the last of every run, however it ended."""
+"""The event that is the last of every run, however it ended; a retried run has it several times."""
 
 OPEN = frozenset({"running", "retrying", "waiting"})
 """The statuses of a step that has not ended."""
@@ -88,6 +94,8 @@ class History:
         self.steps: dict[tuple[str, str], Step] = {}
         self.status: str | None = None
         self._open: dict[tuple[str, str], Step] = {}
+        self._broken: set[str] = set()
+        self._reopened = False
 
     def add(self, at: datetime, entries: Iterable[Entry]) -> None:
         """The next row of the journal."""
@@ -142,6 +150,20 @@ class History:
                 step.output = {"count": count, "failed": 0}
             case IterationFailed(scope):
                 self._iteration_failed(scope, at)
+            case _:
+                self._add_of_run(at, entry)
+
+    def _add_of_run(self, at: datetime, entry: Entry) -> None:
+        match entry:
+            case Kept(scope, node, outcome, output, port, ref, code, message):
+                step = self._begin(scope, node, at)
+                step.output, step.port, step.ref = output, port, ref
+                step.error = _error(code, message) if code else None
+                self._end(step, at, "completed" if outcome == "SUCCESS" else outcome.lower())
+            case Iterated(scope, node) if self._reopened:
+                self._loop_goes_on(self._step(scope, node, at))
+            case Reopened():
+                self.status, self._reopened = None, True
             case Finished(status=status):
                 self.status = status
                 self._end_open(at)
@@ -162,8 +184,10 @@ class History:
         return step
 
     def _begin(self, scope: str, node: str, at: datetime) -> Step:
-        """The step, open; after a jump it begins anew."""
+        """The step, open; after a jump, or when the run is retried, it begins anew."""
         step = self._step(scope, node, at)
+        if self._reopened and scope:
+            self._goes_on(scope)
         if step.finished_at is not None:
             step.started_at, step.finished_at = at, None
             step.output = step.ref = step.port = step.error = None
@@ -181,12 +205,34 @@ class History:
         for step in list(self._open.values()):
             if step.scope == scope or step.scope.startswith(f"{scope}."):
                 self._end(step, at, "cancelled")
+        loop = self._loop_of(scope)
+        if loop is not None:
+            loop.output["failed"] += 1
+            self._broken.add(scope)
+
+    def _loop_of(self, scope: str) -> Step | None:
+        """The loop that an iteration belongs to."""
         # As `fold` names scopes; a loop may have dots and an @ in its own name, but no brackets.
         cut = scope.rfind("].") + 1
         outer, name = scope[:cut], scope[cut:].removeprefix(".").rpartition("[")[0]
         loop = self.steps.get((outer, name)) or self.steps.get((outer, name.rpartition("@")[0]))
-        if loop is not None and loop.is_loop:
-            loop.output["failed"] += 1
+        return loop if loop is not None and loop.is_loop else None
+
+    def _goes_on(self, scope: str) -> None:
+        """A retry goes on with an iteration, and so with its loop."""
+        loop = self._loop_of(scope)
+        if loop is not None:
+            if scope in self._broken:
+                self._broken.discard(scope)
+                loop.output["failed"] -= 1
+            self._loop_goes_on(loop)
+
+    def _loop_goes_on(self, loop: Step) -> None:
+        if loop.finished_at is not None:
+            loop.status, loop.finished_at, loop.error = "running", None, None
+            self._open[loop.scope, loop.node] = loop
+            if loop.scope:
+                self._goes_on(loop.scope)
 
 
 def _error(code: str, message: str, details: Json = None) -> dict[str, Json]:
@@ -239,4 +285,10 @@ _NAMES: dict[type[Any], str] = {
     CancelRequested: "run_cancel_requested",
     Compensating: "run_compensating",
     Finished: RUN_COMPLETED,
+    Paused: "run_paused",
+    Resumed: "run_resumed",
+    Reopened: "run_reopened",
+    Migrated: "run_migrated",
+    Continued: "run_continued",
+    Kept: "step_kept",
 }

@@ -16,6 +16,7 @@ from pipeline.gateway.approval_doors import open_approvals, open_groups
 from pipeline.gateway.auth import PUBLIC, Guard
 from pipeline.gateway.catalogue import ROOT as CATALOGUE
 from pipeline.gateway.catalogue import CatalogueDoor
+from pipeline.gateway.controls import Controls
 from pipeline.gateway.definitions import ROOT as DEFINITIONS
 from pipeline.gateway.definitions import Definitions
 from pipeline.gateway.doors import Doors
@@ -244,6 +245,21 @@ def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
         responses={200: {"model": shapes.RunSummary, "description": "Cancelled before."}},
         **writes,
     )
+
+    controls = Controls(ports)
+    for name, endpoint, status in (
+        ("retry", controls.retry_run, 202),
+        ("pause", controls.pause_run, 200),
+        ("resume", controls.resume_run, 200),
+    ):
+        doors.add(
+            "POST",
+            f"{one}/{name}",
+            endpoint,
+            response_model=shapes.RunSummary,
+            status_code=status,
+            **writes,
+        )
 
 
 def _open_records(doors: Doors, ports: Ports) -> None:

@@ -32,6 +32,7 @@ from pipeline.gateway.shapes import (
     milliseconds,
 )
 from pipeline.store import payloads, runs
+from pipeline.store.controls import PAUSABLE
 from pipeline.store.database import Connection
 from pipeline.store.runs import Run, RunFilter
 
@@ -178,7 +179,8 @@ class Runs:
         by = name_of(caller)
         run, asked = await self._ports.pool.run_as(caller.org, _cancel, caller.org, run_id, by)
         if asked:
-            starter.cancel(self._ports.bus, run_id, caller.org, by, body.reason)
+            bus = self._ports.bus
+            starter.cancel(bus, run_id, caller.org, by, body.reason, run.reopened)
         elif not _is_ending(run):
             raise StateError(f"The run is {run.status} already; it cannot be cancelled any more.")
         headers = {"location": f"{ROOT}/{run_id}"}
@@ -227,6 +229,11 @@ def summary(run: Run) -> dict[str, Any]:
         "duration_ms": milliseconds(run.created_at, run.finished_at),
         "cancel_requested_at": run.cancel_at,
         "cancel_requested_by": run.cancel_by,
+        "paused": run.paused_at is not None and run.status in PAUSABLE,
+        "paused_at": run.paused_at,
+        "paused_by": run.paused_by,
+        "reopened": run.reopened,
+        "rerun_of": run.rerun_of,
         "error": None if run.error is None else orjson.loads(run.error),
         "links": links(f"{ROOT}/{run.id}"),
     }

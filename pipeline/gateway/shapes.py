@@ -235,7 +235,11 @@ class WebhookAccepted(View):
 
 
 class RunSummary(View):
-    """A run without its data."""
+    """A run without its data.
+
+    A run that is `paused` and has not ended is `waiting`. `reopened` counts how often it was
+    retried after its end; `rerun_of` is the run that it repeats.
+    """
 
     id: UUID
     run_id: UUID
@@ -255,6 +259,11 @@ class RunSummary(View):
     duration_ms: int | None
     cancel_requested_at: Moment | None
     cancel_requested_by: str | None
+    paused: bool
+    paused_at: Moment | None
+    paused_by: str | None
+    reopened: int
+    rerun_of: UUID | None
     error: dict[str, Any] | None
     links: Links
 

@@ -3,7 +3,8 @@
 First what is in the journal already, then what is added. The id of an event is `seq.place`, its
 place in the journal, so a client that was cut off goes on with `Last-Event-ID` and misses nothing.
 `run_completed` is the last event of every run and tells its status; then the stream ends, and a
-client that asks again with that id is answered 204, which tells it to stop.
+client that asks again with that id is answered 204, which tells it to stop. Only a run that is
+retried goes on after it.
 
 If a doorbell is lost the stream looks by itself after a few seconds. A client that does not read is
 dropped after a while; so is one whose API key was revoked.
@@ -76,14 +77,16 @@ class Streams:
         clock = asyncio.get_running_loop().time
         checked_at = sent_at = clock()
         yield event_stream.RETRY
+        over = False
         while not watcher.gone:
             watcher.news.clear()
             rows = await self._rows(org, run_id, last)
             fresh = [(row, place) for row in rows for place in _after(row, last)]
             for row, (place, name, data) in fresh:
                 yield _event(run_id, row, place, name, data)
-                if name == RUN_COMPLETED:
-                    return
+                over = name == RUN_COMPLETED
+            if over and (not fresh or len(rows) < SLICE):
+                return
             if fresh:
                 sent_at = clock()
                 last = (fresh[-1][0].seq, fresh[-1][1][0])

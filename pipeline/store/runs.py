@@ -31,6 +31,7 @@ class Run:
     """A run without its journal. `input` and `error` are JSON text.
 
     `input_ref` names an input that is kept apart (`payloads.py`). `find` leaves `input` out.
+    `reopened` counts how often it went on after its end.
     """
 
     id: UUID
@@ -52,6 +53,10 @@ class Run:
     cancel_at: datetime | None
     cancel_by: str | None
     error: bytes | None
+    reopened: int
+    rerun_of: UUID | None
+    paused_at: datetime | None
+    paused_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,12 @@ class JournalRow:
 
 @dataclass(frozen=True, slots=True)
 class CancelledRun:
-    """An open run that somebody wants to end."""
+    """An open run that somebody wants to end, reopened so often."""
 
     id: UUID
     by: str
     org: UUID
+    reopened: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@
 -- At its end a run gets `finished_at`. Completion settles it: counts it into `workflow_stats`, exactly once
 -- (`settled_at`). A month whose runs are all finished and settled is dropped with its partitions when it is old enough.
 --
+-- People hold a run, let it go on, open it again after its end, or move it to another version by a row of its journal,
+-- too, which the gateway appends (queries/controls.sql). The primary key says who was first, as among orchestrators. While
+-- a run is held, `held_at` keeps its timers from being due. A run that is opened again is no longer counted.
+--
 -- The tables
 -- ----------
 -- org                an organisation; every other row belongs to one
@@ -190,6 +194,10 @@ create table run (
   cancel_at      timestamptz,
   cancel_by      text,
   error          json,
+  reopened       int  not null default 0,
+  rerun_of       uuid,
+  paused_at      timestamptz,
+  paused_by      text,
   constraint finished_or_open check
     ((finished_at is null) = (status in ('pending', 'running', 'waiting', 'compensating'))),
   constraint input_once check (input is null or input_ref is null)
@@ -233,9 +241,10 @@ create table timer (
   key     text not null,
   org_id  uuid not null,
   due_at  timestamptz not null,
+  held_at timestamptz,
   primary key (run_id, key)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-create index timer_due on timer (due_at);
+create index timer_due on timer (due_at) where held_at is null;
 
 create table question (
   id        uuid primary key,
@@ -549,8 +558,8 @@ grant select, insert, update, delete on all tables in schema permaflow to permaf
 -- What was done about an approval is never changed.
 revoke update on approval_event from permaflow_engine;
 
-grant select on org, workflow_stats, journal, question, dead_letter to permaflow_gateway;
-grant select, insert on workflow_version, run_key, audit to permaflow_gateway;
+grant select on org, workflow_stats, question, dead_letter, timer to permaflow_gateway;
+grant select, insert on journal, workflow_version, run_key, audit to permaflow_gateway;
 grant select, insert, update on api_key, workflow to permaflow_gateway;
 grant select, insert, update, delete on trigger, webhook, record, user_group, user_group_member to permaflow_gateway;
 grant select, insert on run, payload, answer to permaflow_gateway;
@@ -559,6 +568,9 @@ grant select on approval to permaflow_gateway;
 grant select, insert on approval_assignee, approval_event, approval_link to permaflow_gateway;
 grant update (status, closed_at, closed_by, next_at) on approval to permaflow_gateway;
 grant update (is_open) on approval_assignee to permaflow_gateway;
+grant update (status, version, error, finished_at, settled_at, reopened, paused_at, paused_by) on run to permaflow_gateway;
+grant update (due_at, held_at) on timer to permaflow_gateway;
+grant update (run_count, success_count, failure_count) on workflow_stats to permaflow_gateway;
 grant select, update on generation to permaflow_gateway;
 grant select on notification, document to permaflow_gateway;
 grant update (read_at) on notification to permaflow_gateway;

@@ -68,7 +68,7 @@ async def unsettled(connection: Connection, limit: int = 1000) -> list[UUID]:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A finished run that is not settled. `error` is JSON text."""
+    """A finished run that is not settled, and was retried so often. `error` is JSON text."""
 
     id: UUID
     org: UUID
@@ -78,6 +78,7 @@ class EndedRun:
     source: str
     created_at: datetime
     finished_at: datetime
+    reopened: int
     error: bytes | None
 
 

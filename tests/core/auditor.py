@@ -40,6 +40,7 @@ from pipeline.core.entries import (
     Cancelled,
     CancelRequested,
     Compensating,
+    Continued,
     Dispatched,
     Entry,
     Failed,
@@ -50,6 +51,8 @@ from pipeline.core.entries import (
     Logged,
     LoopOpened,
     Parked,
+    Paused,
+    Resumed,
     Retrying,
     Skipped,
     Started,
@@ -147,6 +150,9 @@ class Auditor:
         self.ever = dict(self.places)
         """All places that ever were."""
         self.used = 0
+        self.paused = self.halted = False
+        self.owed: set[tuple[str, str]] = set()
+        """The targets of jumps that were made while the run was paused."""
         self._about: tuple[str, str] | None = None
         """The node whose firing the last entries announced: a jump's target, a join's winner."""
         self._doomed: tuple[Place, Failed] | None = None
@@ -181,6 +187,13 @@ class Auditor:
                     got = {i: state.loop.outputs[i] for i in step.results}
                     assert got == step.results, name
 
+    def note(self, entries: Sequence[Entry]) -> None:
+        """Somebody holds the run, or lets it go on."""
+        for entry in entries:
+            assert isinstance(entry, Paused | Resumed), f"{entry} is not followed: see `audited`"
+            self.paused = isinstance(entry, Paused)
+            self.halted |= isinstance(entry, Resumed)
+
     # --- events -----------------------------------------------------------------------------------
 
     def follow(self, event: Event, entries: Sequence[Entry]) -> None:
@@ -188,6 +201,10 @@ class Auditor:
         rest = list(entries)
         if self.finished is not None:
             assert not rest, "something happened after the end"
+            return
+        if self.halted and not self.paused:
+            assert isinstance(event, Woken), "a run that goes on is woken first"
+            self._go_on(rest)
             return
         expected = self.undoing.cause_of(event) if self.undoing else self._cause(event)
         if expected is None:
@@ -204,6 +221,18 @@ class Auditor:
             self._apply(first)
         else:
             self._answer(event, first)
+        self._follow_on(rest)
+
+    def _go_on(self, rest: list[Entry]) -> None:
+        assert isinstance(rest.pop(0), Continued)
+        self.halted = False
+        if not self.started:
+            self._answer(Woken(), rest[0])
+            rest.pop(0)
+        self._follow_on(rest)
+
+    def _follow_on(self, rest: list[Entry]) -> None:
+        """What follows from the first entry."""
         for entry in rest:
             if self.undoing is None:
                 self._lawful(entry)
@@ -224,6 +253,8 @@ class Auditor:
                 retry = self.plan.nodes[event.node].retry
                 again = event.retryable and step.retries < retry.max_retries
                 return Retrying if again else Failed
+            case TimerFired() | Woken() if self.paused:
+                return None
             case TimerFired(key="run"):
                 armed = self.started and self.plan.timeout is not None
                 return self._ending() if armed else None
@@ -312,15 +343,16 @@ class Auditor:
             case Cancelled():
                 self._lawful_cancel(entry)
             case Skipped():
-                node = self.plan.nodes[entry.node]
+                node, where = self.plan.nodes[entry.node], (entry.scope, entry.node)
                 place = self.places[entry.scope]
                 assert place.steps[entry.node].phase == IDLE
                 assert place.steps[entry.node].outcome is None, "skipped what had ended"
                 other = isinstance(node.work, Trigger) and node.id != self.trigger
                 fires = holds(node.when, place.steps)
-                jumped = self._about == (entry.scope, entry.node)
+                jumped = self._about == (entry.scope, entry.node) or where in self.owed
                 assert fires is False or (other and (fires or jumped))
                 self._about = None
+                self.owed.discard(where)
             case Dispatched() | Asked() | Succeeded() | Waiting() | LoopOpened() | Failed():
                 self._lawful_fire(entry)
             case _:
@@ -388,7 +420,7 @@ class Auditor:
                 and entry.node in node.cancels
                 and place.steps[node.id].outcome is None
                 and place.steps[node.id].phase == IDLE
-                and holds(node.when, place.steps)
+                and (holds(node.when, place.steps) or (place.id, node.id) in self.owed)
             ]
             assert winners, f"{entry} for no join"
             self._about = (place.id, winners[0])
@@ -398,7 +430,10 @@ class Auditor:
         node, step = self.plan.nodes[entry.node], place.steps[entry.node]
         assert step.phase == IDLE, f"{node.id} fired twice"
         assert step.outcome is None, f"{node.id} fired after its end"
-        if self._about is None or node.id != self._about[1]:
+        assert not self.paused, f"{node.id} fired while the run was paused"
+        if (place.id, node.id) in self.owed:
+            self.owed.discard((place.id, node.id))
+        elif self._about is None or node.id != self._about[1]:
             assert holds(node.when, place.steps) is True, f"{node.id} fired without its needs"
         self._about = None
         for loser in node.cancels:
@@ -438,6 +473,7 @@ class Auditor:
         self._apply_forward(entry)
         if isinstance(entry, Compensating):
             self.ledger.note(entry, before, {})
+            self.paused = False
             self.undoing = Undoing(self.plan, entry, self.ledger.groups)
             self.timers.clear()
         else:
@@ -568,7 +604,11 @@ class Auditor:
             old = place.steps[name]
             begun = name == entry.target or old != Step()
             place.steps[name] = Step(attempt=old.attempt, visits=old.visits + begun)
-        self._about = (place.id, entry.target)
+            self.owed.discard((place.id, name))
+        if self.paused:
+            self.owed.add((place.id, entry.target))
+        else:
+            self._about = (place.id, entry.target)
 
     def _waits_for(self, when: When) -> list[str]:
         match when:
@@ -607,12 +647,14 @@ class Auditor:
 
     def _nothing_left(self) -> None:
         """When no event is at work, everything that can follow has followed."""
-        if self.finished is not None:
+        if self.finished is not None or self.paused:
             return
         if self.undoing is not None:
             assert self.undoing.current is not None, "what undoes the run stands still"
             assert self.undoing.out or self.undoing.armed is not None
             return
+        self.owed = {(place, name) for place, name in self.owed if place in self.places}
+        assert not self.owed, "a jump came to nothing"
         assert self._about is None
         assert self._doomed is None
         assert any(step.outcome is None for step in self.places[ROOT].steps.values()), "no end"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.core.state import LoopState, NodeState, Run, Scope
+from pipeline.core.state import DUE, LOOPING, LoopState, NodeState, Run, Scope
 
 _PRISTINE = NodeState()
 
@@ -28,6 +28,10 @@ def dump(run: Run) -> dict[str, Any]:
         "repaired": {f"{scope}/{node}": list(n) for (scope, node), n in run.repaired.items()},
         "unrepaired": run.unrepaired,
         "handled": [run.handled, run.handler_steps],
+        "paused": run.paused,
+        "halted": run.halted,
+        "reopened": run.reopened,
+        "unarmed": run.unarmed,
         "left_behind": [len(run.dropped_steps), len(run.dropped_timers), len(run.touched)],
     }
 
@@ -46,7 +50,8 @@ def _scope(scope: Scope) -> dict[str, Any]:
 
 def _node(state: NodeState) -> dict[str, Any]:
     return {
-        "phase": state.phase,
+        "phase": state.phase if state.phase != DUE else None,
+        "due": state.phase == DUE,
         "outcome": state.outcome.value if state.outcome is not None else None,
         "attempt": state.attempt,
         "retries": state.retries,
@@ -54,17 +59,29 @@ def _node(state: NodeState) -> dict[str, Any]:
         "port": state.port,
         "output": state.output,
         "config": state.config,
-        "loop": _loop(state.loop) if state.loop is not None else None,
+        "loop": _loop(state, state.loop)
+        if state.loop is not None and state.outcome is None
+        else None,
+        "kept": _kept(state.loop) if state.loop is not None else None,
     }
 
 
-def _loop(loop: LoopState) -> dict[str, Any]:
+def _kept(loop: LoopState) -> dict[str, Any]:
+    """What a loop can go on from after its end."""
+    return {
+        "broken": {index: _scope(scope) for index, scope in loop.broken.items()},
+        "open": {index: _scope(scope) for index, scope in loop.open.items()},
+    }
+
+
+def _loop(state: NodeState, loop: LoopState) -> dict[str, Any]:
+    live = loop.open if state.phase == LOOPING else {}
     return {
         "items": loop.items,
         "next": loop.next,
         "done": loop.done,
         "failed": loop.failed,
-        "open": {str(index): scope.id for index, scope in loop.open.items()},
+        "open": {str(index): scope.id for index, scope in live.items()},
         "outputs": loop.outputs,
         "error": list(loop.error) if loop.error is not None else None,
     }

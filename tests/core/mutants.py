@@ -40,8 +40,8 @@ BUGS = (
     # What every engine of this kind gets wrong sooner or later.
     Bug(
         "a stale attempt is taken for the current one",
-        "pipeline.core.decide",
-        "            and state.attempt == event.attempt\n",
+        "pipeline.core.past",
+        "        and state.attempt == attempt\n",
         "",
     ),
     Bug(
@@ -108,7 +108,7 @@ BUGS = (
     ),
     Bug(
         "a timeout is no failure for the end of a run",
-        "pipeline.core.decide",
+        "pipeline.core.frontier",
         "s.outcome in FAILURES",
         "s.outcome is Outcome.FAILED",
     ),
@@ -155,8 +155,8 @@ BUGS = (
     Bug(
         "the end leaves steps behind",
         "pipeline.core.fold",
-        "    _drop_nodes(run, run.root)\n",
-        "",
+        "        _drop_nodes(run, scope)\n    for key in",
+        "        pass\n    for key in",
     ),
     Bug(
         "one step too many",
@@ -166,7 +166,7 @@ BUGS = (
     ),
     Bug(
         "every exit has to succeed",
-        "pipeline.core.decide",
+        "pipeline.core.frontier",
         "Outcome.SUCCESS in ends",
         "set(ends) == {Outcome.SUCCESS}",
     ),
@@ -220,6 +220,73 @@ BUGS = (
         "            self.unknown += 1\n            self.effects.append(ClearTimer(key))",
         "            self.stale += 1\n            self.effects.append(ClearTimer(key))",
     ),
+    # Runs that are held, and runs that go on after their end.
+    Bug(
+        "a paused run begins something",
+        "pipeline.core.decide",
+        "while not (run.finished or run.paused):",
+        "while not run.finished:",
+    ),
+    Bug(
+        "a timer of a paused run counts",
+        "pipeline.core.decide",
+        "        elif self.run.paused:  #",
+        "        elif False:  #",
+    ),
+    Bug(
+        "a jump out of a paused run is forgotten",
+        "pipeline.core.fold",
+        "    if run.paused:\n        scope.nodes[entry.target].phase = DUE\n",
+        "",
+    ),
+    Bug(
+        "a retried step has no retries left",
+        "pipeline.core.reopen",
+        "            state.retries = 0\n",
+        "",
+    ),
+    Bug(
+        "what was under way when the run ended is forgotten",
+        "pipeline.core.fold",
+        "            state.phase = DUE\n",
+        "",
+    ),
+    Bug(
+        "a broken iteration is not gone on with",
+        "pipeline.core.fold",
+        "            loop.broken[scope.index] = scope\n",
+        "            pass\n",
+    ),
+    Bug(
+        "an error that is mended is seen",
+        "pipeline.core.reopen",
+        "    if fatal:\n        _see_last_error(scope)\n",
+        "",
+    ),
+    Bug(
+        "what was skipped for a failure stays skipped",
+        "pipeline.core.reopen",
+        "state.outcome is Outcome.SKIPPED",
+        "state.outcome is None",
+    ),
+    Bug(
+        "a failure that was dealt with is retried",
+        "pipeline.core.reopen",
+        "return [] if isinstance(run.plan_node(name).on_error, Continue) else [name]",
+        "return list(scope.nodes)",
+    ),
+    Bug(
+        "a cancellation from before a retry counts",
+        "pipeline.core.decide",
+        "if reopened < self.run.reopened:",
+        "if reopened < 0:",
+    ),
+    Bug(
+        "a retried run has no timeout",
+        "pipeline.core.decide",
+        "        self.effects.extend(unarmed(run))\n",
+        "",
+    ),
 )
 
 
@@ -249,7 +316,7 @@ def hunt(count: int = 300) -> None:
     from hypothesis import strategies as st
 
     from pipeline.core.events import Woken
-    from tests.core import test_loops, test_retry, test_runs
+    from tests.core import test_controls, test_loops, test_retry, test_runs
     from tests.core import test_properties as properties
     from tests.core.plans import cases, schedules
     from tests.core.world import World
@@ -280,7 +347,7 @@ def hunt(count: int = 300) -> None:
         raise AssertionError("no end")
 
     goes_well()
-    for module in (test_runs, test_loops, test_retry):
+    for module in (test_runs, test_loops, test_retry, test_controls):
         for name, test in vars(module).items():
             if name.startswith("test_") and not inspect.signature(test).parameters:
                 test()

@@ -7,19 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permaflow.plan import Outcome, Plan
+from permaflow.plan import Plan
 from pipeline.core.decide import decide
 from pipeline.core.effects import ClearTimer, SetTimer, Withdraw
 from pipeline.core.entries import (
-    Asked,
     Compensating,
-    Dispatched,
     Entry,
-    Failed,
     Finished,
     Retrying,
-    Skipped,
-    Succeeded,
 )
 from pipeline.core.events import (
     AttemptDone,
@@ -31,8 +26,9 @@ from pipeline.core.events import (
     Woken,
 )
 from pipeline.core.state import RUN_TIMER
+from tests.core.agreement import agree
 from tests.core.dump import dump
-from tests.core.plans import ORDERLY, Broke, Done, Table, cases, schedules
+from tests.core.plans import ORDERLY, Table, cases, schedules
 from tests.core.reference import expect
 from tests.core.world import World
 from tests.fix_properties import examples
@@ -80,68 +76,7 @@ def test_a_run_comes_to_what_the_reference_interpreter_says(
 ) -> None:
     world = World(*case, audited=False)
     run = world.play(schedule)
-    expected = expect(*case, run.trigger)
-    forward, undoing = turned(world)
-    ends = {e[:2]: end_of(e) for e in forward if isinstance(e, Succeeded | Failed | Skipped)}
-    sure = {where: outcome for where, (outcome, _) in expected.sure.ends.items()}
-    possible = {where: outcome for where, (outcome, _) in expected.possible.ends.items()}
-    assert sure.items() <= ends.items() <= (possible | sure).items()
-    attempts = {entry[:3] for entry in forward if isinstance(entry, Dispatched | Asked)}
-    assert expected.sure.attempts <= attempts
-    assert attempts <= expected.possible.attempts | expected.sure.attempts
-    assert run.status == undone_status(case, expected.status, undoing)
-    if run.status == "completed":
-        assert run.output() == expected.output
-
-
-def turned(world: World) -> tuple[list[Entry], list[Entry]]:
-    """The entries up to the moment when the run does not complete, and those that undo it."""
-    for at, entry in enumerate(world.entries):
-        if isinstance(entry, Compensating):
-            return world.entries[:at], world.entries[at + 1 :]
-    return world.entries, []
-
-
-def undone_status(case: Case, status: str, undoing: list[Entry]) -> str:
-    """How a run ends that would end with this status, if that is what undoes it."""
-    plan, table = case
-    begun = [e for e in undoing if isinstance(e, Dispatched | Failed)]
-    firsts = {(e.scope, e.node): e for e in reversed(begun)}
-    ends = [comes_to(plan, table, *where) for where in firsts]
-    if False in ends:
-        return "failed"
-    return "compensated" if any("#" in name for _, name in firsts) else status
-
-
-def comes_to(plan: Plan, table: Table, scope: str, name: str) -> bool:
-    """Whether what undoes a node, or tells of a failure, succeeds in the end."""
-    if name.endswith("#compensate"):
-        node = plan.nodes[name.removesuffix("#compensate")].compensation
-        assert node is not None
-    else:
-        node = next(node for node in plan.on_failure if node.id == name)
-    if "value" in node.work.config:
-        return False
-    attempt = failures = 0
-    while True:
-        attempt += 1
-        match table(scope, name, attempt):
-            case Done():
-                return True
-            case Broke(retryable=retryable):
-                failures += 1
-                if not retryable or failures > node.retry.max_retries:
-                    return False
-
-
-def end_of(entry: Entry) -> Outcome:
-    match entry:
-        case Succeeded():
-            return Outcome.SUCCESS
-        case Failed(timed_out=timed_out):
-            return Outcome.TIMED_OUT if timed_out else Outcome.FAILED
-        case _:
-            return Outcome.SKIPPED
+    agree(world, case, expect(*case, run.trigger))
 
 
 # --- what must change nothing ---------------------------------------------------------------------

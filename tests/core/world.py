@@ -24,7 +24,17 @@ from pipeline.core.effects import (
     StopStep,
     Withdraw,
 )
-from pipeline.core.entries import Asked, Dispatched, Entry, Finished, from_row, to_row
+from pipeline.core.entries import (
+    Asked,
+    Dispatched,
+    Entry,
+    Finished,
+    Paused,
+    Reopened,
+    Resumed,
+    from_row,
+    to_row,
+)
 from pipeline.core.events import (
     AttemptDone,
     AttemptFailed,
@@ -33,6 +43,7 @@ from pipeline.core.events import (
     TimerFired,
     Woken,
 )
+from pipeline.core.fold import fold
 from pipeline.core.program import Program
 from pipeline.core.replay import replay
 from pipeline.core.state import Run
@@ -85,6 +96,30 @@ class World:
         if self.auditor is not None:
             self._check_views(decision.effects)
         return decision
+
+    def append(self, *entries: Entry) -> None:
+        """Somebody else adds a row: who holds a run, lets it go on, or opens it again."""
+        fold(self.run, entries)
+        self.rows.append(json.dumps(to_row(entries)))
+        self.run.seq += 1
+        self.run.settle_status()
+        self.entries += entries
+        if self.auditor is not None:
+            self.auditor.note(entries)
+
+    def pause(self) -> None:
+        self.append(Paused("ann"))
+
+    def resume(self) -> None:
+        self.append(Resumed("ann"))
+        self.tell(Woken())
+
+    def retry(self, table: Table | None = None) -> None:
+        """Open the run again; from now on attempts end as `table` says."""
+        self.table = table or self.table
+        self.auditor = None  # it follows a run to its end, and no further
+        self.append(Reopened("ann"))
+        self.tell(Woken())
 
     def _check_views(self, effects: Iterable[Effect]) -> None:
         """Each config was rendered from what its step could see, and nothing else."""
@@ -170,7 +205,8 @@ class World:
 
         Timeouts are among them in a slow world only.
         """
-        timers = [key for key in self.armed if slow or not key.startswith(("run", "timeout"))]
+        armed = [] if self.run.paused else self.armed
+        timers = [key for key in armed if slow or not key.startswith(("run", "timeout"))]
         out = [*self.live, *self.asked]
         return [self.answer(key) for key in out] + [TimerFired(key) for key in timers]
 

@@ -144,22 +144,32 @@ def test_watching_for_too_long_ends_with_124_and_the_run_goes_on(
     assert permaflow.json("run", "get", run)["status"] == "cancelled"
 
 
-def test_a_failed_run_is_retried_once_and_a_completed_one_never(
+def test_a_failed_run_is_retried_as_the_same_run_and_a_completed_one_never(
     permaflow: Permaflow, echo: str, tmp_path: Path
 ) -> None:
     failed = permaflow(
         "run", "start", saved(permaflow, tmp_path, "fails", FAILS), "--wait", "--json"
     )
     run = json.loads(failed.stdout)["id"]
-    retried = permaflow.json("run", "retry", run)
-    assert retried["retry_of"] == run
-    assert retried["id"] != run
-    assert permaflow.json("run", "retry", run)["id"] == retried["id"]
+    assert permaflow.json("run", "retry", run)["id"] == run
+    events = permaflow("run", "watch", run, "--json").stdout.splitlines()
+    names = [json.loads(line)["event"] for line in events]
+    assert names.count("run_completed") == 2
+    assert permaflow.json("run", "get", run)["reopened"] == 1
 
     done = permaflow("run", "start", echo, "--data", WORD, "--wait", "--json")
     refused = permaflow("run", "retry", json.loads(done.stdout)["id"], "--json")
     assert refused.returncode == 1
     assert json.loads(refused.stderr)["error"]["code"] == "wrong_state"
+
+
+def test_a_run_is_paused_and_resumed(permaflow: Permaflow, tmp_path: Path) -> None:
+    run = started(permaflow, saved(permaflow, tmp_path, "held", WAITS))
+    assert permaflow.json("run", "pause", run)["paused"] is True
+    assert permaflow.json("run", "get", run)["status"] == "waiting"
+    assert permaflow.json("run", "resume", run)["paused"] is False
+    permaflow.json("run", "cancel", run)
+    assert permaflow("run", "watch", run).returncode == 1
 
 
 def test_runs_are_listed_by_workflow_and_status(permaflow: Permaflow, echo: str) -> None:

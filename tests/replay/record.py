@@ -209,6 +209,47 @@ def undone_half_way() -> Recorded:
     return document, played(document, table, [0, 1, 1, 1, 1, 1, 1, 1], turns=9)
 
 
+def retried_inside_a_loop() -> Recorded:
+    config = {"items": ["x", "y", "z"], "concurrency": 2}
+    document = graph(
+        [
+            START,
+            {"id": "each", "type": "logic_loop", "config": config, "timeout_seconds": 60},
+            call("one", "{{loop.item}}", parentId="each"),
+            call("two", "{{steps.one.output}}", parentId="each"),
+            call("beside"),
+            call("after", "{{steps.each.output.count}}"),
+        ],
+        *("start each", "one two", "each after", "start beside"),
+        timeout_seconds=600,
+    )
+    table = Table({"two": [Done(), Broke(retryable=False)]})
+    world = played(document, table, [0, 0, 1])
+    assert world.run.status == "failed"
+    world.retry(Table())
+    world.tell(world.next_events()[0])
+    return document, world
+
+
+def held_and_let_go() -> Recorded:
+    document = graph(
+        [
+            START,
+            call("check", on_error="goto:again"),
+            call("again"),
+            {"id": "wait", "type": "logic_delay", "config": {"duration": "1h"}},
+            call("last"),
+        ],
+        *("start check", "start wait", "check last", "wait last"),
+    )
+    world = played(document, Table({"check": [Broke(retryable=False)]}), turns=0)
+    world.pause()
+    world.tell(world.next_events()[0])
+    world.resume()
+    world.pause()
+    return document, world
+
+
 RUNS: tuple[Callable[[], Recorded], ...] = (
     retried_and_parked,
     first_of_three,
@@ -219,6 +260,8 @@ RUNS: tuple[Callable[[], Recorded], ...] = (
     out_of_time,
     waiting_for_a_moment,
     undone_half_way,
+    retried_inside_a_loop,
+    held_and_let_go,
 )
 
 

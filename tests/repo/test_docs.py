@@ -253,5 +253,11 @@ def test_the_states_that_are_drawn_are_those_of_the_code(docs: dict[str, str]) -
         "cancel_requested",
         "compensating",
         "finished",
+        "paused",
+        "resumed",
+        "reopened",
+        "migrated",
+        "continued",
+        "kept",
     }
     assert reasons == set(TAGS.values()) - silent

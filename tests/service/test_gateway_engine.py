@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
-import orjson
-import pytest
 
-from pipeline.gateway.server import Gateway
-from pipeline.ops import Ops
-from pipeline.store import keys
-from pipeline.store.database import Database
 from tests.fix_engine import Engine, graph, task
 from tests.fix_gateway import RUNS, save_active
-
-WITHIN = 20.0
-
-
-@pytest.fixture
-async def site(engine: Engine, gateway: Database) -> AsyncIterator[httpx.AsyncClient]:
-    settings = engine.settings.model_copy(update={"http_port": 0})
-    vertex = Gateway(engine.bus, gateway, engine.types, settings, Ops({}))
-    serving = asyncio.create_task(vertex.run())
-    _, text = await engine.database.run(keys.create, engine.org, "test", ["admin"])
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{vertex.port}",
-        headers={"authorization": f"Bearer {text}"},
-        timeout=WITHIN,
-    ) as client:
-        yield client
-    await vertex.stop()
-    await asyncio.wait_for(serving, WITHIN)
+from tests.fix_served import started, watch
 
 
-async def watch(site: httpx.AsyncClient, run: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and data of every event, until the stream ends."""
-    found, name = [], ""
-    async with (
-        asyncio.timeout(WITHIN),
-        site.stream("GET", run["links"]["stream"]) as answer,
-    ):
-        async for line in answer.aiter_lines():
-            if line.startswith("event: "):
-                name = line[7:]
-            elif line.startswith("data: "):
-                found.append((name, orjson.loads(line[6:])))
-    return found
-
-
-async def started(site: httpx.AsyncClient, document: dict[str, Any], data: Any) -> dict[str, Any]:
-    active = await save_active(site, document)
-    answer = await site.post(RUNS, json={"workflow_id": active["id"], "trigger_data": data})
-    assert answer.status_code == 202, answer.text
-    run: dict[str, Any] = answer.json()
-    return run
-
-
-async def test_a_run_is_watched_from_its_start_to_its_end(site: httpx.AsyncClient) -> None:
+async def test_a_run_is_watched_from_its_start_to_its_end(served: httpx.AsyncClient) -> None:
     document = graph(
         task("a", "retry", "done", retry={"max_retries": 2, "initial_delay_ms": 1}),
         task("b", output={"id": "{{trigger.order.id}}"}),
         edges=["t>a", "a>b"],
     )
-    run = await started(site, document, {"order": {"id": 7}})
-    events = await watch(site, run)
+    run = await started(served, document, {"order": {"id": 7}})
+    events = await watch(served, run)
     names = [name for name, _ in events]
     assert names[0] == "run_started"
     assert names[-1] == "run_completed"
@@ -74,16 +26,16 @@ async def test_a_run_is_watched_from_its_start_to_its_end(site: httpx.AsyncClien
     assert "step_retrying" in names
 
 
-async def test_a_finished_run_tells_steps_and_output(site: httpx.AsyncClient) -> None:
+async def test_a_finished_run_tells_steps_and_output(served: httpx.AsyncClient) -> None:
     document = graph(
         task("a"), task("b", output={"id": "{{trigger.order.id}}"}), edges=["t>a", "a>b"]
     )
-    run = await started(site, document, {"order": {"id": 7}})
-    events = await watch(site, run)
+    run = await started(served, document, {"order": {"id": 7}})
+    events = await watch(served, run)
     assert events[-1][1]["status"] == "completed"
-    told = (await site.get(run["links"]["self"])).json()
+    told = (await served.get(run["links"]["self"])).json()
     assert (told["status"], told["output"]) == ("completed", {"id": 7})
-    steps = (await site.get(run["links"]["steps"])).json()["data"]
+    steps = (await served.get(run["links"]["steps"])).json()["data"]
     assert [(step["node"], step["status"]) for step in steps] == [
         ("t", "completed"),
         ("a", "completed"),
@@ -92,45 +44,45 @@ async def test_a_finished_run_tells_steps_and_output(site: httpx.AsyncClient) ->
 
 
 async def test_a_loop_tells_every_iteration_and_its_joined_output(
-    site: httpx.AsyncClient,
+    served: httpx.AsyncClient,
 ) -> None:
     document = graph(
         {"id": "each", "type": "logic_loop", "config": {"items": "{{trigger.items}}"}},
         {**task("inner", output="{{loop.item}}"), "parentId": "each"},
         edges=["t>each"],
     )
-    run = await started(site, document, {"items": [1, 2, 3]})
-    await watch(site, run)
-    told = (await site.get(run["links"]["self"])).json()
+    run = await started(served, document, {"items": [1, 2, 3]})
+    await watch(served, run)
+    told = (await served.get(run["links"]["self"])).json()
     assert told["output"] == {"items": [1, 2, 3], "count": 3, "failed": 0}
-    steps = (await site.get(run["links"]["steps"], params={"node": "inner"})).json()["data"]
+    steps = (await served.get(run["links"]["steps"], params={"node": "inner"})).json()["data"]
     assert {(step["scope"], step["output"]) for step in steps} == {
         ("each[0]", 1),
         ("each[1]", 2),
         ("each[2]", 3),
     }
-    [loop] = (await site.get(run["links"]["steps"], params={"node": "each"})).json()["data"]
+    [loop] = (await served.get(run["links"]["steps"], params={"node": "each"})).json()["data"]
     assert loop["output"] == {"count": 3, "failed": 0}
 
 
 async def test_a_cancelled_run_ends_its_stream_with_that(
-    site: httpx.AsyncClient, engine: Engine
+    served: httpx.AsyncClient, engine: Engine
 ) -> None:
     document = graph(
         {"id": "wait", "type": "logic_delay", "config": {"duration": "1h"}}, edges=["t>wait"]
     )
-    run = await started(site, document, {})
-    watching = asyncio.create_task(watch(site, run))
+    run = await started(served, document, {})
+    watching = asyncio.create_task(watch(served, run))
     await engine.until(run["id"], "waiting")
-    assert (await site.post(run["links"]["cancel"], json={"reason": "enough"})).status_code == 202
+    assert (await served.post(run["links"]["cancel"], json={"reason": "enough"})).status_code == 202
     events = await watching
     assert events[-1][0] == "run_completed"
     assert events[-1][1]["status"] == "cancelled"
     assert "run_cancel_requested" in [name for name, _ in events]
-    assert (await site.post(run["links"]["cancel"])).status_code == 200
+    assert (await served.post(run["links"]["cancel"])).status_code == 200
 
 
-async def test_a_webhook_runs_what_it_started(site: httpx.AsyncClient, engine: Engine) -> None:
+async def test_a_webhook_runs_what_it_started(served: httpx.AsyncClient, engine: Engine) -> None:
     document = {
         "nodes": [
             {"id": "hook", "type": "trigger_webhook", "config": {"verification": "none"}},
@@ -138,21 +90,21 @@ async def test_a_webhook_runs_what_it_started(site: httpx.AsyncClient, engine: E
         ],
         "edges": [{"id": "e", "source": "hook", "target": "a"}],
     }
-    active = await save_active(site, document)
-    answer = await site.post(f"{active['webhooks'][0]['path']}?q=2", json={"name": "one"})
+    active = await save_active(served, document)
+    answer = await served.post(f"{active['webhooks'][0]['path']}?q=2", json={"name": "one"})
     run_id = answer.json()["run_id"]
     await engine.until(run_id)
-    assert (await site.get(f"{RUNS}/{run_id}")).json()["output"] == "one 2"
+    assert (await served.get(f"{RUNS}/{run_id}")).json()["output"] == "one 2"
 
 
 async def test_what_code_writes_to_the_console_is_kept_with_its_step(
-    site: httpx.AsyncClient,
+    served: httpx.AsyncClient,
 ) -> None:
     code = {"id": "say", "type": "code_snippet", "config": {"code": "console.log('a', 1)"}}
-    run = await started(site, graph(code, edges=["t>say"]), {})
-    events = await watch(site, run)
+    run = await started(served, graph(code, edges=["t>say"]), {})
+    events = await watch(served, run)
     assert ("step_logged", ["a 1"]) in [(name, data.get("lines")) for name, data in events]
-    steps = (await site.get(run["links"]["steps"])).json()["data"]
+    steps = (await served.get(run["links"]["steps"])).json()["data"]
     assert [(step["node"], step["log"]) for step in steps if step["node"] == "say"] == [
         ("say", ["a 1"])
     ]

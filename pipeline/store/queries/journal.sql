@@ -60,6 +60,10 @@ from unnest(%b::uuid[], %b::text[], %b::uuid[], %b::float8[], %b::text[])
   as armed (run_id, key, org_id, delay, until)
 on conflict (run_id, key) do update set due_at = excluded.due_at;
 
+-- name: hold_timers
+-- Keeps the timers of runs that are paused from being due.
+update permaflow.timer set held_at = clock_timestamp() where run_id = any(%s) and held_at is null;
+
 -- name: clear_timers
 -- Disarms timers.
 delete from permaflow.timer

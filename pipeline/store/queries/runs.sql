@@ -1,7 +1,8 @@
 -- name: get
 -- One run without its journal.
 select id, org_id, workflow_id, version, status, source, trigger_node, input, input_ref, type, resource_type,
-  resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error
+  resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error,
+  reopened, rerun_of, paused_at, paused_by
 from permaflow.run
 where id = %(id)s and org_id = %(org)s;
 
@@ -9,7 +10,8 @@ where id = %(id)s and org_id = %(org)s;
 -- The runs of an organisation that match, newest first, from below `before` on. The ids carry the time of
 -- the caller's clock and `created_at` that of the database; a day between them is allowed for.
 select id, org_id, workflow_id, version, status, source, trigger_node, null::json as input, input_ref, type,
-  resource_type, resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error
+  resource_type, resource_id, requested_by, parent_id, created_at, finished_at, cancel_at, cancel_by, error,
+  reopened, rerun_of, paused_at, paused_by
 from permaflow.run
 where org_id = %(org)s
   and (%(before)s::uuid is null or id < %(before)s)
@@ -44,7 +46,7 @@ returning id;
 
 -- name: cancelled
 -- Open runs that somebody wants to end, for more than `after` seconds, and that have not been told.
-select id, cancel_by as by, org_id as org
+select id, cancel_by as by, org_id as org, reopened
 from permaflow.run
 where cancel_at < statement_timestamp() - make_interval(secs => %(after)s) and finished_at is null
   and status <> 'compensating'

@@ -83,7 +83,7 @@ order by type, status;
 
 -- name: ended
 -- What there is to tell of finished runs that are not counted yet.
-select id, org_id as org, workflow_id, version, status, source, created_at, finished_at, error
+select id, org_id as org, workflow_id, version, status, source, created_at, finished_at, reopened, error
 from permaflow.run
 where id = any(%(ids)s) and finished_at is not null and settled_at is null
 order by id;

@@ -1,0 +1,106 @@
+"""Runs that people hold, let go on, or open again after their end.
+
+Each is a row of the run's journal, written here as an orchestrator would. If one is faster the
+primary key refuses this row, as it refuses theirs if this is: nothing is decided about a state that
+is old. Raises `ConflictError` then; the same again finds the run as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from permaflow.errors import ConflictError, StateError
+from pipeline.core.entries import Entry, Paused, Reopened, Resumed, to_row
+from pipeline.store import runs
+from pipeline.store.database import Connection
+from pipeline.store.queries import query
+from pipeline.store.runs import Run
+
+RETRYABLE = ("failed", "timed_out", "cancelled")
+PAUSABLE = ("pending", "running", "waiting")
+
+_APPEND = query("controls.append")
+_REOPEN = query("controls.reopen")
+_WAS_UNDONE = query("controls.was_undone")
+_PAUSE = query("controls.pause")
+_RESUME = query("controls.resume")
+_RELEASE_TIMERS = query("controls.release_timers")
+_HOLD_TIMERS = query("journal.hold_timers")
+
+
+async def retry(connection: Connection, org: UUID, run_id: UUID, by: str) -> int:
+    """Open a run again that did not complete; answers its last row.
+
+    Raises `NotFoundError`, and `StateError` for a run that did not fail or was undone.
+    """
+    run = await runs.get(connection, org, run_id)
+    if run.status not in RETRYABLE:
+        raise StateError(
+            f"The run is {run.status}; only one that failed, timed out or was cancelled can be "
+            "retried."
+        )
+    cursor = await connection.execute(_WAS_UNDONE, {"id": run_id, "org": org})
+    if (undone := await cursor.fetchone()) is not None and undone[0]:
+        raise StateError(
+            "What the run had done was undone after it failed, so there is nothing to go on from. "
+            "Run it again from the beginning instead."
+        )
+    seq = await _append(connection, run, [Reopened(by)], RETRYABLE)
+    await connection.execute(_REOPEN, {"id": run_id, "org": org})
+    return seq
+
+
+async def pause(connection: Connection, org: UUID, run_id: UUID, by: str) -> int | None:
+    """Hold a run; answers its last row, or None if it is held already.
+
+    Raises `NotFoundError`, and `StateError` for a run that has ended.
+    """
+    run = await runs.get(connection, org, run_id)
+    if run.status not in PAUSABLE:
+        raise StateError(f"The run is {run.status}; it cannot be paused.")
+    if run.paused_at is not None:
+        return None
+    seq = await _append(connection, run, [Paused(by)], PAUSABLE)
+    await connection.execute(_PAUSE, {"id": run_id, "org": org, "by": by})
+    await connection.execute(_HOLD_TIMERS, ([run_id],))
+    return seq
+
+
+async def resume(connection: Connection, org: UUID, run_id: UUID, by: str) -> int | None:
+    """Let a run go on that is held; answers its last row, or None if it is not held.
+
+    Raises `NotFoundError`, and `StateError` for a run that has ended.
+    """
+    run = await runs.get(connection, org, run_id)
+    if run.status not in PAUSABLE:
+        raise StateError(f"The run is {run.status}; it cannot be resumed.")
+    if run.paused_at is None:
+        return None
+    seq = await _append(connection, run, [Resumed(by)], PAUSABLE)
+    await connection.execute(_RESUME, {"id": run_id, "org": org})
+    await connection.execute(_RELEASE_TIMERS, {"id": run_id, "org": org})
+    return seq
+
+
+async def _append(
+    connection: Connection,
+    run: Run,
+    entries: Sequence[Entry],
+    statuses: Sequence[str],
+    after: int | None = None,
+) -> int:
+    """Add a row, behind row number `after` if that is given."""
+    values = {
+        "id": run.id,
+        "org": run.org_id,
+        "entries": msgspec.json.encode(to_row(entries)).decode(),
+        "statuses": list(statuses),
+        "after": after,
+    }
+    row = await (await connection.execute(_APPEND, values)).fetchone()
+    if row is None:
+        raise ConflictError("The run went on meanwhile.")
+    return int(row[0])

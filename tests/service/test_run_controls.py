@@ -1,0 +1,296 @@
+"""Runs that people retry, pause and resume, over HTTP and on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+
+from pipeline.core.entries import Continued, Dispatched, Paused, Reopened, Resumed
+from pipeline.store import controls, keys, runs, stats
+from tests.fix_engine import Engine, graph, start_engine, task
+from tests.fix_gateway import RUNS
+from tests.fix_served import started, watch
+from tests.fix_store import execute
+
+FAILS = {"retry": {"max_retries": 0}}
+
+
+def delay(name: str, duration: str = "1h") -> dict[str, Any]:
+    return {"id": name, "type": "logic_delay", "config": {"duration": duration}}
+
+
+async def told(served: httpx.AsyncClient, run: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (await served.get(run["links"]["self"])).json()
+    return found
+
+
+async def control(served: httpx.AsyncClient, run: dict[str, Any], name: str) -> httpx.Response:
+    return await served.post(f"{RUNS}/{run['id']}/{name}")
+
+
+# --- retry ----------------------------------------------------------------------------------------
+
+
+async def test_a_failed_run_goes_on_from_its_failed_step(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(
+        task("a"), task("b", "reject", "done", **FAILS), task("c"), edges=["t>a", "a>b", "b>c"]
+    )
+    run = await started(served, document, {})
+    assert (await engine.until(run["id"])).status == "failed"
+    await until_settled(engine, run["id"])
+    answer = await control(served, run, "retry")
+    assert answer.status_code == 202
+    assert (answer.json()["id"], answer.json()["status"]) == (run["id"], "running")
+    assert (await engine.until(run["id"])).status == "completed"
+    found = await told(served, run)
+    assert (found["reopened"], found["error"], found["output"]) == (1, None, {"from": "c"})
+    assert [attempt[2:] for attempt in engine.attempts] == [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
+    entries = await engine.entries(run["id"])
+    assert [type(e) for e in entries if isinstance(e, Reopened | Continued)] == [
+        Reopened,
+        Continued,
+    ]
+
+
+async def test_the_stream_of_a_retried_run_goes_on_after_its_first_end(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(task("a", "reject", "done", **FAILS), edges=["t>a"])
+    run = await started(served, document, {})
+    await watch(served, run)
+    await control(served, run, "retry")
+    names = [name for name, _ in await watch(served, run)]
+    assert names.count("run_completed") == 2
+    assert names[-1] == "run_completed"
+    assert "run_reopened" in names
+    steps = (await served.get(run["links"]["steps"])).json()["data"]
+    assert [(s["node"], s["status"], s["attempts"]) for s in steps] == [
+        ("t", "completed", 1),
+        ("a", "completed", 2),
+    ]
+
+
+async def test_a_run_that_did_not_fail_is_not_retried(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(task("a"), edges=["t>a"]), {})
+    await engine.until(run["id"])
+    answer = await control(served, run, "retry")
+    assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
+    assert "completed" in answer.json()["detail"]
+    waiting = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(waiting["id"], "waiting")
+    assert (await control(served, waiting, "retry")).status_code == 409
+
+
+async def test_a_run_that_is_gone_with_its_month_is_not_found(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(task("a", "reject", **FAILS), edges=["t>a"]), {})
+    await engine.until(run["id"])
+    await execute(engine.database, "delete from permaflow.run where id = %s", (run["id"],))
+    for name in ("retry", "pause", "resume"):
+        assert (await control(served, run, name)).status_code == 404
+
+
+async def test_of_many_retries_at_once_one_counts(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(task("a", "reject", "done", **FAILS), delay("wait"), edges=["t>a", "a>wait"])
+    run = await started(served, document, {})
+    await engine.until(run["id"])
+    answers = await asyncio.gather(*(control(served, run, "retry") for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
+    await engine.until(run["id"], "waiting")
+    entries = await engine.entries(run["id"])
+    assert sum(isinstance(entry, Reopened) for entry in entries) == 1
+    assert sum(isinstance(entry, Dispatched) for entry in entries) == 2
+
+
+async def test_counts_stay_right_when_runs_are_retried(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(task("a", "reject", "done", **FAILS), edges=["t>a"])
+    run = await started(served, document, {})
+    await engine.until(run["id"])
+    await until_settled(engine, run["id"])
+    assert await counts(engine, run) == (1, 0, 1, 0)
+    await control(served, run, "pause")
+    await control(served, run, "retry")
+    await engine.until(run["id"])
+    assert await counts(engine, run) == (1, 1, 0, 0)
+    await until_settled(engine, run["id"])
+    assert await counts(engine, run) == (1, 1, 0, 0)
+
+
+async def counts(engine: Engine, run: dict[str, Any]) -> tuple[int, int, int, int]:
+    found = await engine.database.run(stats.of, engine.org, [run["workflow_id"]])
+    (one,) = found.values()
+    return one.run_count, one.success_count, one.failure_count, one.open_count
+
+
+async def until_settled(engine: Engine, run_id: Any) -> None:
+    async with asyncio.timeout(20):
+        while run_id in map(str, await engine.database.run(stats.unsettled)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+# --- pause and resume -----------------------------------------------------------------------------
+
+
+async def test_a_paused_run_takes_its_result_in_and_goes_on_when_it_is_resumed(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(task("a", seconds=0.3), task("b"), edges=["t>a", "a>b"])
+    run = await started(served, document, {})
+    await asyncio.wait_for(engine.started.setdefault("a", asyncio.Event()).wait(), 20)
+    answer = await control(served, run, "pause")
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["paused"]) == ("waiting", True)
+    assert answer.json()["paused_by"] == "key:test"
+    await until_ended(served, run, "a")
+    found = await told(served, run)
+    assert (found["status"], found["paused"], found["steps"]) == ("waiting", True, {"completed": 2})
+    assert (await control(served, run, "pause")).status_code == 200
+    assert (await control(served, run, "resume")).json()["paused"] is False
+    assert (await engine.until(run["id"])).status == "completed"
+    kinds = [type(e) for e in await engine.entries(run["id"])]
+    assert kinds.count(Paused) == kinds.count(Resumed) == kinds.count(Continued) == 1
+    assert (await control(served, run, "resume")).status_code == 409
+    assert (await control(served, run, "pause")).status_code == 409
+
+
+async def until_ended(served: httpx.AsyncClient, run: dict[str, Any], node: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            steps = (await served.get(run["links"]["steps"], params={"node": node})).json()["data"]
+            if steps and steps[0]["finished_at"]:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_delay_that_is_over_during_a_pause_ends_when_the_run_is_resumed(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(delay("wait", "1h"), task("a"), edges=["t>wait", "wait>a"])
+    run = await started(served, document, {})
+    await engine.until(run["id"], "waiting")
+    await control(served, run, "pause")
+    await execute(
+        engine.database, "update permaflow.timer set due_at = clock_timestamp() - interval '1 s'"
+    )
+    other = await started(served, graph(delay("wait", "10ms"), edges=["t>wait"]), {})
+    await engine.until(other["id"])
+    assert (await told(served, run))["status"] == "waiting"
+    await control(served, run, "resume")
+    assert (await engine.until(run["id"])).status == "completed"
+
+
+async def test_a_pause_does_not_use_up_the_time_that_a_run_may_take(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(delay("wait", "1h"), edges=["t>wait"], timeout_seconds=60)
+    run = await started(served, document, {})
+    await engine.until(run["id"], "waiting")
+    before = await timers(engine)
+    await control(served, run, "pause")
+    held = "update permaflow.timer set held_at = held_at - interval '30 s'"
+    await execute(engine.database, held)
+    await control(served, run, "resume")
+    await engine.until(run["id"], "waiting")
+    after = await timers(engine)
+    assert 30 <= after["run"] - before["run"] < 40
+    (other,) = before.keys() - {"run"}
+    assert after[other] == before[other]
+
+
+async def timers(engine: Engine) -> dict[str, float]:
+    async with engine.database.connection() as connection:
+        cursor = await connection.execute(
+            "select key, extract(epoch from due_at)::float8 from permaflow.timer"
+        )
+        return dict(await cursor.fetchall())
+
+
+async def test_a_timer_that_is_armed_during_a_pause_is_held(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    retry = {"max_retries": 1, "initial_delay_ms": 1}
+    document = graph(task("a", "retry", "done", seconds=0.2, retry=retry), edges=["t>a"])
+    run = await started(served, document, {})
+    await asyncio.wait_for(engine.started.setdefault("a", asyncio.Event()).wait(), 20)
+    await control(served, run, "pause")
+    other = await started(served, graph(delay("wait", "400ms"), edges=["t>wait"]), {})
+    await engine.until(other["id"])
+    assert len(engine.attempts) == 1
+    assert (await told(served, run))["steps"] == {"completed": 1, "retrying": 1}
+    await control(served, run, "resume")
+    assert (await engine.until(run["id"])).status == "completed"
+
+
+async def test_a_paused_run_is_cancelled_at_once(served: httpx.AsyncClient, engine: Engine) -> None:
+    run = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(run["id"], "waiting")
+    await control(served, run, "pause")
+    assert (await control(served, run, "cancel")).status_code == 202
+    found = await engine.until(run["id"])
+    assert found.status == "cancelled"
+    assert await timers(engine) == {}
+
+
+async def test_a_run_that_is_advanced_all_the_time_can_be_paused(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    loop = {"items": "{{trigger.items}}", "concurrency": 4}
+    document = graph(
+        {"id": "each", "type": "logic_loop", "config": loop},
+        {**task("inner", output="{{loop.item}}"), "parentId": "each"},
+        edges=["t>each"],
+    )
+    run = await started(served, document, {"items": list(range(2_000))})
+    await engine.until(run["id"], "running")
+    for _ in range(5):
+        assert (await control(served, run, "pause")).status_code == 200
+        assert (await control(served, run, "resume")).status_code == 200
+    assert (await engine.until(run["id"])).status == "completed"
+    done = [attempt[1:] for attempt in engine.attempts]
+    assert len(done) == len(set(done)) == 2_000
+
+
+async def test_one_organisation_cannot_control_the_runs_of_another(
+    served: httpx.AsyncClient, engine: Engine, other_org: Any
+) -> None:
+    run = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(run["id"], "waiting")
+    _, text = await engine.database.run(keys.create, other_org, "test", ["admin"])
+    headers = {"authorization": f"Bearer {text}"}
+    for name in ("retry", "pause", "resume"):
+        answer = await served.post(f"{RUNS}/{run['id']}/{name}", headers=headers)
+        assert answer.status_code == 404
+
+
+async def test_a_paused_run_outlives_the_engine(database_url: str, nats_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        engine = await start_engine(database_url, nats_url, stack)
+        document = graph(delay("wait"), task("a"), edges=["t>wait", "wait>a"])
+        (run_id,) = await engine.start(await engine.workflow(document))
+        await engine.until(run_id, "waiting")
+        await engine.database.run(controls.pause, engine.org, run_id, "ann")
+        await execute(
+            engine.database,
+            "update permaflow.timer set due_at = clock_timestamp() - interval '1 s'",
+        )
+    async with AsyncExitStack() as stack:
+        engine = await start_engine(database_url, nats_url, stack)
+        other = graph(delay("wait", "10ms"), edges=["t>wait"])
+        await engine.finished(other)
+        assert (await engine.database.run(runs.get, engine.org, run_id)).status == "waiting"
+        # Nobody is told: the reconciler finds it.
+        await engine.database.run(controls.resume, engine.org, run_id, "ann")
+        assert (await engine.until(run_id)).status == "completed"
+        assert [attempt[2] for attempt in engine.attempts] == ["a"]
