@@ -162,7 +162,8 @@ class Worker {
       }
       if (message === null) {
         // Nothing came in all that time, or there is nobody to ask.
-        if (Date.now() - asked < PULL / 2 && !(await this.#ensure())) await sleep(AGAIN);
+        const early = Date.now() - asked < PULL / 2 && !this.stopping;
+        if (early && !(await this.#ensure())) await sleep(AGAIN);
       } else if (this.stopping) {
         message.nak();
       } else {
