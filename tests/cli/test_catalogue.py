@@ -36,6 +36,22 @@ def test_every_block_is_listed_and_what_is_broken_is_told_beside() -> None:
     assert "nowhere" in done.stderr
 
 
+def test_the_twenty_types_of_nodes_are_there() -> None:
+    families = {
+        "trigger": ("record", "schedule", "webhook", "manual", "integration"),
+        "action": ("integration", "record", "email", "http", "notification"),
+        "logic": ("condition", "switch", "loop", "delay", "parallel", "approval"),
+        "code": ("snippet", "function"),
+        "meta": ("subworkflow", "error"),
+    }
+    wanted = {f"{family}_{name}" for family, names in families.items() for name in names}
+    assert len(wanted) == 20
+    blocks = {block["name"]: block for block in told("list")}
+    assert wanted - blocks.keys() == set()
+    plain = [name for name in wanted if blocks[name]["icon"] == "box"]
+    assert plain == [], "give them an icon"
+
+
 def test_the_blocks_of_one_category() -> None:
     assert [block["name"] for block in told("list", "--category", "Geo")] == ["geo/sync"]
 
