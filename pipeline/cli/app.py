@@ -20,6 +20,7 @@ from pipeline.cli import (
     keys,
     new,
     runs,
+    secrets,
     stages,
     up,
     workflows,
@@ -86,6 +87,7 @@ app.add_typer(new.app, name="new")
 app.add_typer(stages.app, name="stage")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="key")
+app.add_typer(secrets.app, name="secret")
 app.command("doctor")(doctor.doctor)
 
 

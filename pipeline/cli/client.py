@@ -17,6 +17,7 @@ from pipeline.settings import load_settings
 
 DEFINITIONS = "/workflows/v1/definitions"
 RUNS = "/workflows/v1/runs"
+SECRETS = "/secrets/v1"
 APPROVALS = "/workflows/v1/approvals"
 PAGE = 200
 

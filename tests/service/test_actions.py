@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from permaflow.errors import NotFoundError
 from permaflow.plan import Json
 from pipeline.core.entries import Retrying, Succeeded
+from tests.connectors.sites import Seen, Site
+from tests.connectors.sites import answer as http_answer
 from tests.fix_engine import graph, start_engine
 from tests.fix_mail import PostOffices
+from tests.fix_site import Sites
 
+COMMAND = Path(sys.executable).with_name("permaflow")
 RETRY = {"max_retries": 2, "initial_delay_ms": 10}
 
 
@@ -108,3 +117,82 @@ async def test_a_provider_that_the_settings_name_carries_out_integrations(
     assert key.startswith(str(run.id))
     assert refused.status == "failed"
     assert orjson.loads(refused.error or b"")["message"] == "Action not found"
+
+
+async def test_a_report_is_kept_linked_and_sent_by_mail(
+    sites: Sites, post_office: PostOffices
+) -> None:
+    rows = [{"id": 1, "name": "=1+1"}, {"id": 2, "name": "Bob"}]
+    mail = {
+        "to": "ada@example.com",
+        "subject": "Your report",
+        "text": "[[link]]",
+        "merge": {"link": "{{steps.report.output.link}}"},
+        "attachments": [{"document": "{{steps.report.output.id}}"}],
+    }
+    document = graph(
+        step("report", "action_report", {"rows": "{{trigger.rows}}", "name": "orders"}),
+        step("mail", "action_email", mail),
+        edges=["t>report", "report>mail"],
+    )
+    async with (
+        post_office() as post,
+        sites(
+            smtp_url=f"smtp://127.0.0.1:{post.port}",
+            smtp_sender="shop@example.com",
+            public_url="https://flows.example.com/",
+        ) as site,
+    ):
+        run, entries = await site.engine.finished(document, {"rows": rows})
+        outputs = {e.node: e.output for e in entries if isinstance(e, Succeeded)}
+        link = outputs["report"]["link"]
+        assert link.startswith("https://flows.example.com/documents/v1/")
+        answer = await site.door.get(link.removeprefix("https://flows.example.com"))
+
+    assert run.status == "completed"
+    text = b"id,name\r\n1,'=1+1\r\n2,Bob\r\n"
+    assert (answer.content, outputs["report"]["row_count"]) == (text, 2)
+    assert answer.headers["content-disposition"].startswith('attachment; filename="orders.csv"')
+    [message] = [each.message for each in post.delivered]
+    assert message.get_body(("plain",)).get_content().strip() == link
+    [attached] = message.iter_attachments()
+    assert (attached.get_filename(), attached.get_payload(decode=True)) == ("orders.csv", text)
+
+
+async def test_a_secret_is_sent_where_it_belongs_and_told_nowhere(
+    sites: Sites, tmp_path: Path
+) -> None:
+    secret = "canary/0123456789+abc"
+
+    def echo(seen: Seen) -> bytes:
+        told = orjson.dumps({"headers": seen.headers, "again": quote(secret, safe="")})
+        status = 200 if seen.path == "/good" else 500
+        return http_answer(status, {"Content-Type": "application/json"}, told)
+
+    auth = {"type": "basic", "user": "ada", "secret": "crm"}
+    async with Site(echo) as crm, sites(http_allow=crm.permit) as site:
+        key = site.door.headers["authorization"].removeprefix("Bearer ")
+        env = {"PERMAFLOW_API_URL": str(site.door.base_url), "PERMAFLOW_API_KEY": key}
+        setting = await asyncio.create_subprocess_exec(
+            COMMAND, "secret", "set", "crm", stdin=asyncio.subprocess.PIPE, env=env, cwd=tmp_path
+        )
+        await setting.communicate(secret.encode() + b"\n")
+        assert setting.returncode == 0
+        for path, status in (("/good", "completed"), ("/bad", "failed")):
+            config = {"url": crm.url + path, "auth": auth, "body": {"n": 1}, "method": "POST"}
+            run, _ = await site.engine.finished(
+                graph(step("call", "action_http", config), edges=["t>call"])
+            )
+            assert run.status == status
+        everything = [
+            str(row)
+            for table in ("run", "journal", "payload", "workflow_version", "audit", "secret")
+            for row in await site.sql(f"select t::text from permaflow.{table} t")
+        ]
+
+    basic = base64.b64encode(f"ada:{secret}".encode()).decode()
+    assert [seen.headers["authorization"] for seen in crm.seen] == [f"Basic {basic}"] * 2
+    told = "\n".join(everything)
+    for spelt in (secret, quote(secret, safe=""), secret.encode().hex(), basic):
+        assert spelt not in told
+    assert "[secret]" in told

@@ -1,0 +1,71 @@
+"""`permaflow secret`: what steps refer to by name. Nobody can read one again."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from pipeline.cli.show import Json, as_json, note, table, when
+
+app = typer.Typer(no_args_is_help=True, help="Secrets that steps refer to by name.")
+
+Name = Annotated[str, typer.Argument(help="The name that steps use.")]
+
+
+@app.command("set")
+def set_secret(name: Name) -> None:
+    """Set a secret. It is asked for, or read from a pipe: it belongs into no history of commands.
+
+    \b
+    permaflow secret set crm-token < token.txt
+    """
+    from pipeline.cli.client import SECRETS, Api, wait_for
+
+    if sys.stdin.isatty():
+        value = typer.prompt("Secret", hide_input=True)
+    else:
+        value = sys.stdin.read().removesuffix("\n")
+
+    async def put() -> None:
+        async with Api() as api:
+            await api.call("PUT", f"{SECRETS}/{quote(name, safe='')}", {"value": value})
+
+    wait_for(put())
+    note(f"Steps may refer to {name} from now on.")
+
+
+@app.command("list")
+def list_secrets(
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50, json: Json = False
+) -> None:
+    """Show the names of secrets, and who set them."""
+    from pipeline.cli.client import SECRETS, Api, wait_for
+
+    async def look() -> list[dict[str, Any]]:
+        async with Api() as api:
+            return await api.pages(SECRETS, limit)
+
+    found = wait_for(look())
+    if json:
+        as_json(found)
+        return
+    table(
+        ("name", "set by", "at"),
+        [(each["name"], each["updated_by"], when(each["updated_at"])) for each in found],
+    )
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Remove a secret. Steps that refer to it fail from now on."""
+    from pipeline.cli.client import SECRETS, Api, wait_for
+
+    async def delete() -> None:
+        async with Api() as api:
+            await api.call("DELETE", f"{SECRETS}/{quote(name, safe='')}")
+
+    wait_for(delete())
+    note(f"{name} is gone.")
