@@ -31,6 +31,7 @@ def text(name: str) -> LiteralString:
 INSERT, INSERT_EMPTY = SQL(text("insert")), SQL(text("insert_empty"))
 SELECT, COUNT = SQL(text("select")), SQL(text("count"))
 UPDATE, DELETE = SQL(text("update")), SQL(text("delete"))
+QUERY, UPSERT = SQL(text("query")), SQL(text("upsert"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def insert(table: Table, values: Mapping[str, Json]) -> Statement:
     comma = SQL(", ")
     statement = INSERT.format(
         table=_name(table),
-        columns=comma.join(_quoted_name(column.name) for column in columns),
+        columns=comma.join(quoted_name(column.name) for column in columns),
         values=comma.join(Placeholder() for _ in columns),
     )
     return statement, [bound(column, values[column.name]) for column in columns]
@@ -114,11 +115,34 @@ def update(table: Table, match: Mapping[str, Json], values: Mapping[str, Json]) 
         raise InputError("An update needs at least one value.")
     columns = [table.column(name) for name in values]
     assignments = SQL(", ").join(
-        SQL("{} = {}").format(_quoted_name(column.name), Placeholder()) for column in columns
+        SQL("{} = {}").format(quoted_name(column.name), Placeholder()) for column in columns
     )
     where, matched = _where(table, match)
     statement = UPDATE.format(table=_name(table), assignments=assignments, match=where)
     return statement, [bound(column, values[column.name]) for column in columns] + matched
+
+
+def upsert(table: Table, match: Mapping[str, Json], values: Mapping[str, Json]) -> Statement:
+    """A row with both; where one has what `match` says, it gets the values."""
+    if not match or any(value is None for value in match.values()):
+        raise InputError("A match of an upsert needs at least one column, and no null.")
+    both = {**match, **values}
+    if len(both) < len(match) + len(values):
+        raise InputError("A column stands either in match or in values.")
+    columns = [table.column(name) for name in both]
+    changed = [table.column(name) for name in values or match]
+    comma = SQL(", ")
+    statement = UPSERT.format(
+        table=_name(table),
+        columns=comma.join(quoted_name(column.name) for column in columns),
+        values=comma.join(Placeholder() for _ in columns),
+        unique=comma.join(quoted_name(table.column(name).name) for name in match),
+        assignments=comma.join(
+            SQL("{} = {}").format(quoted_name(column.name), quoted_name("excluded", column.name))
+            for column in changed
+        ),
+    )
+    return statement, [bound(column, both[column.name]) for column in columns]
 
 
 def delete(table: Table, match: Mapping[str, Json]) -> Statement:
@@ -127,10 +151,10 @@ def delete(table: Table, match: Mapping[str, Json]) -> Statement:
 
 
 def _name(table: Table) -> Identifier:
-    return _quoted_name(table.schema, table.name)
+    return quoted_name(table.schema, table.name)
 
 
-def _quoted_name(*parts: str) -> Identifier:
+def quoted_name(*parts: str) -> Identifier:
     """An identifier in which the driver sees no placeholder."""
     return Identifier(*(part.replace("%", "%%") for part in parts))
 
@@ -141,7 +165,7 @@ def _where(table: Table, match: Mapping[str, Json]) -> tuple[Composed, list[str 
     terms: list[Composable] = []
     values: list[str | None] = []
     for name, value in match.items():
-        column = _quoted_name("target", table.column(name).name)
+        column = quoted_name("target", table.column(name).name)
         if value is None:
             terms.append(SQL("{} is null").format(column))
         else:

@@ -8,7 +8,7 @@ however often it is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from connectors import postgres_filters
 from connectors import postgres_statements as statements
 from connectors.postgres_statements import Statement, Table
 from permaflow.errors import (
@@ -30,6 +31,7 @@ from permaflow.errors import (
     UnreachableError,
 )
 from permaflow.plan import Json
+from permaflow.ports import Filter, Order
 from permaflow.values import parse
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -124,6 +126,34 @@ class PostgresTables:
         return await self._write(
             source, table, key, lambda t: statements.update(t, match, values), match
         )
+
+    async def upsert(
+        self,
+        source: str,
+        table: str,
+        match: Mapping[str, Json],
+        values: Mapping[str, Json],
+        *,
+        key: str,
+    ) -> Json:
+        rows = await self._write(source, table, key, lambda t: statements.upsert(t, match, values))
+        return rows[0]
+
+    async def query(
+        self,
+        source: str,
+        table: str,
+        filters: Sequence[Filter] = (),
+        order: Sequence[Order] = (),
+        limit: int = 100,
+    ) -> list[Json]:
+        target = self._source(source)
+        most = min(limit, self._row_limit)
+        statement, values = await self._compose(
+            target, table, lambda found: postgres_filters.query(found, filters, order, most)
+        )
+        async with target.transaction() as connection:
+            return await _rows(connection, statement, values)
 
     async def delete(
         self, source: str, table: str, match: Mapping[str, Json], *, key: str

@@ -18,6 +18,30 @@ if TYPE_CHECKING:
     from permaflow.task import Http
 
 
+FILTERS = frozenset(
+    {"eq", "ne", "gt", "gte", "lt", "lte", "in", "not_in", "contains", "starts_with"}
+    | {"exists", "not_exists"}
+)
+"""How a `Filter` may compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a record or a row must be like: a field, how it is compared, and with what."""
+
+    field: str
+    op: str
+    value: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By which field results are sorted; what has none comes last."""
+
+    field: str
+    descending: bool = False
+
+
 class Mail(Protocol):
     """The mail server of the installation."""
 

@@ -6,7 +6,7 @@ that escapes is a bug and counts as a retryable failure.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -20,9 +20,11 @@ from permaflow.errors import (
 )
 from permaflow.plan import Json
 from permaflow.ports import Documents as Documents
+from permaflow.ports import Filter as Filter
 from permaflow.ports import Integrations as Integrations
 from permaflow.ports import Mail as Mail
 from permaflow.ports import Notifications as Notifications
+from permaflow.ports import Order as Order
 from permaflow.ports import Secrets as Secrets
 
 
@@ -129,7 +131,23 @@ class Records(Protocol):
     async def update(
         self, object_name: str, record_id: str, data: Mapping[str, Json]
     ) -> Json | None: ...
+    async def upsert(self, object_name: str, record_id: str, data: Mapping[str, Json]) -> Json:
+        """Set these fields of the record, which is made if it is not there."""
+        ...
+
     async def delete(self, object_name: str, record_id: str) -> bool: ...
+    async def query(
+        self,
+        object_name: str,
+        filters: Sequence[Filter] = (),
+        order: Sequence[Order] = (),
+        limit: int = 100,
+    ) -> list[Json]:
+        """Records that pass all filters. A field is a path in the data, `address.city`, or `$id`,
+        `$version`, `$created_at`, `$updated_at`.
+        """
+        ...
+
     async def find(self, object_name: str, *, after: str = "", limit: int = 100) -> list[Json]:
         """Records of an object by id; for the next page, `after` is the last id of this one."""
         ...
@@ -164,6 +182,31 @@ class Tables(Protocol):
         *,
         key: str,
     ) -> list[Json]: ...
+    async def upsert(
+        self,
+        source: str,
+        table: str,
+        match: Mapping[str, Json],
+        values: Mapping[str, Json],
+        *,
+        key: str,
+    ) -> Json:
+        """Set columns of the row that matches, which is made if it is not there. The columns of
+        `match` must be unique together.
+        """
+        ...
+
+    async def query(
+        self,
+        source: str,
+        table: str,
+        filters: Sequence[Filter] = (),
+        order: Sequence[Order] = (),
+        limit: int = 100,
+    ) -> list[Json]:
+        """Rows that pass all filters."""
+        ...
+
     async def delete(
         self, source: str, table: str, match: Mapping[str, Json], *, key: str
     ) -> list[Json]: ...

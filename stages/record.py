@@ -1,4 +1,4 @@
-"""`action_record`: create, read, update or delete a record, built-in or in a PostgreSQL table."""
+"""`action_record`: create, read, change, find, delete records, built-in or in a database."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import (
 from permaflow.errors import PermaflowError
 from permaflow.plan import Json
 from permaflow.task import Done, Reject, TaskContext, TaskType, Verdict, failure
+from stages.record_questions import Conditions, Limit, Sort, question
 
 _IDS = UUID("9b2f0f0c-6b0c-5d6e-9a51-7f3f3f0f5a10")
 
@@ -62,6 +63,27 @@ class UpdateRecord(_Model):
     data: dict[str, Json]
 
 
+class UpsertRecord(_Model):
+    """Set some fields of a record, which is made if it is not there."""
+
+    operation: Literal["upsert"]
+    object: Name
+    id: RecordId
+    data: dict[str, Json]
+
+
+class QueryRecords(_Model):
+    """Records that pass all filters. A field is a path in the data (`address.city`), or `$id`,
+    `$version`, `$created_at` or `$updated_at`.
+    """
+
+    operation: Literal["query"]
+    object: Name
+    filter: Conditions = ()
+    sort: Sort = ()
+    limit: Limit = 100
+
+
 class DeleteRecord(_Model):
     """Remove a record. One that is not there is no failure."""
 
@@ -98,6 +120,29 @@ class UpdateRows(_Model):
     values: Values
 
 
+class UpsertRow(_Model):
+    """Set columns of the row that matches, which is made if it is not there. The columns of `match`
+    must be unique together.
+    """
+
+    operation: Literal["upsert"]
+    source: Name
+    table: Name
+    match: Values
+    values: dict[str, Json] = {}
+
+
+class QueryRows(_Model):
+    """Rows that pass all filters."""
+
+    operation: Literal["query"]
+    source: Name
+    table: Name
+    filter: Conditions = ()
+    sort: Sort = ()
+    limit: Limit = 100
+
+
 class DeleteRows(_Model):
     """Remove the rows whose columns have these values; null matches null."""
 
@@ -116,19 +161,26 @@ def _kind(value: Any) -> str:
     return f"{store}.{operation if isinstance(operation, str) else ''}"
 
 
+Records = CreateRecord | GetRecord | UpdateRecord | UpsertRecord | QueryRecords | DeleteRecord
+Rows = CreateRow | GetRow | UpdateRows | UpsertRow | QueryRows | DeleteRows
+
 Work = Annotated[
     Annotated[CreateRecord, Tag("record.create")]
     | Annotated[GetRecord, Tag("record.get")]
     | Annotated[UpdateRecord, Tag("record.update")]
+    | Annotated[UpsertRecord, Tag("record.upsert")]
+    | Annotated[QueryRecords, Tag("record.query")]
     | Annotated[DeleteRecord, Tag("record.delete")]
     | Annotated[CreateRow, Tag("row.create")]
     | Annotated[GetRow, Tag("row.get")]
     | Annotated[UpdateRows, Tag("row.update")]
+    | Annotated[UpsertRow, Tag("row.upsert")]
+    | Annotated[QueryRows, Tag("row.query")]
     | Annotated[DeleteRows, Tag("row.delete")],
     Discriminator(
         _kind,
         custom_error_type="operation",
-        custom_error_message="operation must be create, get, update or delete",
+        custom_error_message="operation must be create, get, update, upsert, query or delete",
     ),
 ]
 
@@ -141,7 +193,8 @@ class Config(RootModel[Work]):
 
 class Result(BaseModel):
     """`record` is what was made, read, changed or removed (the first, if there are several);
-    `records` are all rows of an update or delete in a table; `count` says how many there were.
+    `records` are all of a query, or of an update or delete in a table; `count` says how many there
+    were.
     """
 
     count: int
@@ -151,12 +204,13 @@ class Result(BaseModel):
 
 async def run(config: Config, ctx: TaskContext) -> Verdict:
     try:
-        return await _perform(config.root, ctx)
+        work = config.root
+        return await (_on_rows(work, ctx) if isinstance(work, Rows) else _on_records(work, ctx))
     except PermaflowError as error:
         return failure(error)
 
 
-async def _perform(work: Work, ctx: TaskContext) -> Verdict:
+async def _on_records(work: Records, ctx: TaskContext) -> Verdict:
     """Every write carries the key of the step, not of the attempt: an attempt that was given up
     after it had written is not followed by a second write.
     """
@@ -174,10 +228,19 @@ async def _perform(work: Work, ctx: TaskContext) -> Verdict:
             if record is None:
                 return Reject(f"There is no {work.object} {work.id!r}.", code="not_found")
             return done(record)
+        case UpsertRecord():
+            return done(await ctx.records.upsert(work.object, work.id, work.data))
+        case QueryRecords():
+            filters, order = question(work.filter, work.sort)
+            return done_all(await ctx.records.query(work.object, filters, order, work.limit))
         case DeleteRecord():
             record = await ctx.records.get(work.object, work.id)
             deleted = await ctx.records.delete(work.object, work.id)
             return done(record if deleted else None)
+
+
+async def _on_rows(work: Rows, ctx: TaskContext) -> Verdict:
+    match work:
         case CreateRow():
             return done(
                 await ctx.tables.create(work.source, work.table, work.values, key=ctx.step_key)
@@ -189,6 +252,17 @@ async def _perform(work: Work, ctx: TaskContext) -> Verdict:
                 await ctx.tables.update(
                     work.source, work.table, work.match, work.values, key=ctx.step_key
                 )
+            )
+        case UpsertRow():
+            return done(
+                await ctx.tables.upsert(
+                    work.source, work.table, work.match, work.values, key=ctx.step_key
+                )
+            )
+        case QueryRows():
+            filters, order = question(work.filter, work.sort)
+            return done_all(
+                await ctx.tables.query(work.source, work.table, filters, order, work.limit)
             )
         case DeleteRows():
             return done_all(
@@ -212,7 +286,7 @@ task_type = TaskType(
     config=Config,
     result=Result,
     run=run,
-    doc="Create, read, update or delete a record.",
+    doc="Create, read, change, find or delete records.",
     label="Record",
     category="Actions",
     icon="database",

@@ -6,7 +6,7 @@ writing here can start workflows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from permaflow.errors import InputError, LimitError, StateError
 from permaflow.plan import Json
+from permaflow.ports import Filter, Order
 from permaflow.values import plain
 from pipeline.store.database import Connection, Database
 from pipeline.store.json_values import raw, to_json
@@ -31,6 +32,8 @@ _GET = query("records.get")
 _UPDATE = query("records.update")
 _DELETE = query("records.delete")
 _LIST = query("records.list")
+_QUERY = query("records.query")
+_BY_ID = Order("$id")
 _OBJECTS = query("records.objects")
 _ATTRIBUTES = query("records.attributes")
 _TURN = query("records.turn")
@@ -126,6 +129,52 @@ async def update(
     return changed
 
 
+async def upsert(
+    connection: Connection,
+    org: UUID,
+    object_name: str,
+    record_id: str,
+    data: Mapping[str, Json],
+) -> Record:
+    """Sets these fields of a record, which is made if it is not there. Raises like `create`."""
+    for _ in range(3):
+        changed = await update(connection, org, object_name, record_id, data)
+        if changed is not None:
+            return changed
+        made, fresh = await create(connection, org, object_name, data, record_id)
+        if fresh:
+            return made
+    raise StateError(f"The record {record_id} comes and goes at this moment. Try again.")
+
+
+async def search(
+    connection: Connection,
+    org: UUID,
+    object_name: str,
+    filters: Sequence[Filter] = (),
+    order: Sequence[Order] = (),
+    limit: int = 100,
+) -> list[Record]:
+    """Records that pass all filters, sorted by up to two fields, then by their ids."""
+    if len(order) > 2:
+        raise InputError("Records are sorted by two fields at most.")
+    wanted = [
+        {"path": each.field.split("."), "op": each.op, "value": each.value} for each in filters
+    ]
+    first, second = [*order, _BY_ID, _BY_ID][:2]
+    values = {
+        "org": org,
+        "object": object_name,
+        "filters": raw(to_json(plain(wanted))),
+        "sort_1": first.field.split("."),
+        "down_1": first.descending,
+        "sort_2": second.field.split("."),
+        "down_2": second.descending,
+        "limit": limit,
+    }
+    return await every(connection, Record, _QUERY, values)
+
+
 async def delete(
     connection: Connection,
     org: UUID,
@@ -214,6 +263,24 @@ class RecordStore:
             partial(update, org=self._org, object_name=object_name, record_id=record_id, data=data)
         )
         return record.json() if record else None
+
+    async def upsert(self, object_name: str, record_id: str, data: Mapping[str, Json]) -> Json:
+        record = await self._write(
+            partial(upsert, org=self._org, object_name=object_name, record_id=record_id, data=data)
+        )
+        return record.json()
+
+    async def query(
+        self,
+        object_name: str,
+        filters: Sequence[Filter] = (),
+        order: Sequence[Order] = (),
+        limit: int = 100,
+    ) -> list[Json]:
+        found = await self._database.run_as(
+            self._org, search, self._org, object_name, filters, order, limit
+        )
+        return [record.json() for record in found]
 
     async def find(self, object_name: str, *, after: str = "", limit: int = 100) -> list[Json]:
         found = partial(find, org=self._org, object_name=object_name, after=after, limit=limit)

@@ -7,6 +7,7 @@ import pytest
 
 from permaflow.errors import InputError, RefusedError, StoreError
 from permaflow.errors import UnreachableError as Unreachable
+from permaflow.ports import Filter, Order
 from permaflow.task import Done, Reject, Retry
 from permaflow.testing.task import check_task_type, config_of, make_context
 from stages.record import task_type
@@ -57,6 +58,10 @@ RECORD = {"id": "r", "object": "order", "data": {"a": 1}, "version": 1}
             "values": {"a": 1},
         },
         {"operation": "delete", "source": "s", "table": "t", "match": {"id": 1}},
+        {"operation": "upsert", "object": "order", "id": 5, "data": {"a": 1}},
+        {"operation": "query", "object": "order", "sort": "-a", "limit": 5},
+        {"operation": "upsert", "source": "s", "table": "t", "match": {"id": 1}},
+        {"operation": "query", "source": "s", "table": "t", "filter": [{"field": "a"}]},
     ],
 )
 def test_it_keeps_the_promises_of_a_task_type(sound):
@@ -73,6 +78,12 @@ def test_it_keeps_the_promises_of_a_task_type(sound):
         {"operation": "create", "source": "s", "values": {}},
         {"operation": "get", "object": "o", "id": True},
         {"operation": ["get"], "object": "o", "id": "1"},
+        {"operation": "query", "object": "o", "filter": [{"field": "a", "op": "like"}]},
+        {"operation": "query", "object": "o", "filter": [{"field": "a", "op": "in", "value": 1}]},
+        {"operation": "query", "object": "o", "filter": [{"field": "a", "op": "contains"}]},
+        {"operation": "query", "object": "o", "limit": 1001},
+        {"operation": "query", "object": "o", "sort": ["a", "b", "c"]},
+        {"operation": "query", "object": "o", "sort": "--a"},
     ],
 )
 def test_configs_that_mean_nothing_are_refused(unsound):
@@ -180,3 +191,26 @@ async def test_one_row_is_read():
 )
 async def test_trouble_is_a_verdict(error, verdict):
     assert await perform(Port(error), operation="get", object="o", id="1") == verdict
+
+
+async def test_questions_are_asked_as_they_are_written():
+    port = Port([RECORD, RECORD])
+    condition = {"field": "a", "op": "gt", "value": 1}
+    verdict = await perform(
+        port, operation="query", object="order", filter=[condition], sort=["-a", "b"], limit=7
+    )
+
+    assert verdict == Done({"count": 2, "record": RECORD, "records": [RECORD, RECORD]})
+    order = [Order("a", True), Order("b", False)]
+    assert port.asked == [("query", "order", [Filter("a", "gt", 1)], order, 7, {})]
+    await perform(port, operation="query", source="s", table="t")
+    assert port.asked[1] == ("query", "s", "t", [], [], 100, {})
+
+
+async def test_upserts_of_rows_carry_the_key_of_the_step():
+    port = Port(RECORD)
+    config = {"operation": "upsert", "source": "s", "table": "t", "match": {"id": 1}}
+    assert await perform(port, **config, values={"a": 2}) == Done({"count": 1, "record": RECORD})
+    assert port.asked == [("upsert", "s", "t", {"id": 1}, {"a": 2}, {"key": KEY})]
+    await perform(port, operation="upsert", object="order", id="r", data={"a": 2})
+    assert port.asked[1] == ("upsert", "order", "r", {"a": 2}, {})

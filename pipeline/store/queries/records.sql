@@ -90,3 +90,45 @@ returning (data -> 'turns' ->> %(key)s::text)::int8 as number;
 select (data -> 'turns' ->> %(key)s::text)::int8 as number
 from permaflow.record
 where org_id = %(org)s and object = %(object)s and id = %(id)s;
+
+-- name: query
+-- Records of an object that pass every filter, in the order of up to two fields, then of their ids.
+select id, object, data, version, created_at, updated_at
+from permaflow.record
+cross join lateral (
+  select data || jsonb_build_object(
+    '$id', id, '$version', version, '$created_at', created_at, '$updated_at', updated_at) as whole
+) as shown
+where org_id = %(org)s and object = %(object)s and not exists (
+  select from jsonb_to_recordset(%(filters)s::jsonb) as f (path text[], op text, value jsonb)
+  cross join lateral (
+    select coalesce(whole #> f.path, 'null') as v, jsonb_typeof(whole #> f.path) as kind, coalesce(f.value, 'null') as wanted
+  ) as found
+  where not coalesce(
+    case f.op
+      when 'eq' then v = wanted
+      when 'ne' then v <> wanted
+      when 'gt' then kind = jsonb_typeof(wanted) and v > wanted
+      when 'gte' then kind = jsonb_typeof(wanted) and v >= wanted
+      when 'lt' then kind = jsonb_typeof(wanted) and v < wanted
+      when 'lte' then kind = jsonb_typeof(wanted) and v <= wanted
+      when 'in' then exists (select from jsonb_array_elements(wanted) as e (item) where item = v)
+      when 'not_in' then not exists (select from jsonb_array_elements(wanted) as e (item) where item = v)
+      when 'contains' then case kind
+        when 'array' then exists (select from jsonb_array_elements(v) as e (item) where item = wanted)
+        when 'string' then jsonb_typeof(wanted) = 'string' and strpos(v #>> '{}', wanted #>> '{}') > 0
+        when 'object' then jsonb_typeof(wanted) = 'string' and v ? (wanted #>> '{}')
+      end
+      when 'starts_with' then kind = 'string' and jsonb_typeof(wanted) = 'string'
+        and starts_with(v #>> '{}', wanted #>> '{}')
+      when 'exists' then v <> 'null'
+      when 'not_exists' then v = 'null'
+    end, false)
+)
+order by
+  case when not %(down_1)s then nullif(whole #> %(sort_1)s::text[], 'null') end nulls last,
+  case when %(down_1)s then nullif(whole #> %(sort_1)s::text[], 'null') end desc nulls last,
+  case when not %(down_2)s then nullif(whole #> %(sort_2)s::text[], 'null') end nulls last,
+  case when %(down_2)s then nullif(whole #> %(sort_2)s::text[], 'null') end desc nulls last,
+  id
+limit %(limit)s;
