@@ -218,7 +218,7 @@ def _difference(
 
 def _step(program: Program, dry: DryStep, began: datetime) -> DryStepView:
     step = dry.step
-    node = program.plan.nodes.get(step.node)
+    node = program.nodes.get(step.node)
     return DryStepView(
         scope=step.scope,
         node=step.node,

@@ -130,7 +130,7 @@ class Runs:
         run = await self._ports.pool.run_as(org, runs.get, org, run_id)
         history = await self._histories.history(await self._histories.rows(org, run_id))
         program = await self._ports.documents.program(org, run.workflow_id, run.version)
-        nodes = program.plan.nodes if program else {}
+        nodes = program.nodes if program else {}
         steps = [
             step
             for step in history.steps.values()

@@ -40,7 +40,15 @@ from tests.core.test_properties import examples
 from tests.core.world import World
 
 BEGAN = datetime(2030, 1, 31, 9, tzinfo=UTC)
-PLAIN = Kinds(jumps=False, losers=False, limits=False, timeouts=False, stops=False, views=False)
+PLAIN = Kinds(
+    jumps=False,
+    losers=False,
+    limits=False,
+    timeouts=False,
+    stops=False,
+    views=False,
+    compensations=False,
+)
 
 
 def plan(*nodes: Node, **more: Any) -> Plan:
