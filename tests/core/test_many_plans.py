@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from permaflow.plan import Outcome, Plan
-from pipeline.core.entries import Entry, Failed, Skipped, Succeeded
+from permaflow.plan import Plan
 from pipeline.core.events import Event, Woken
+from tests.core.agreement import agree
 from tests.core.plans import ORDERLY, Table, cases
 from tests.core.reference import expect
 from tests.core.world import World
@@ -60,32 +60,6 @@ def play(plan: Plan, table: Table, chance: random.Random) -> World:
     raise AssertionError("the run does not end")
 
 
-def agree(plan: Plan, table: Table, chance: random.Random) -> None:
-    """Fails if the core and the reference differ about a plan."""
-    world = play(plan, table, chance)
-    run = world.run
-    expected = expect(plan, table, run.trigger)
-    assert run.status == expected.status
-    ends = {entry[:2]: _end(entry) for entry in world.of(Succeeded | Failed | Skipped)}
-    sure = {where: outcome for where, (outcome, _) in expected.sure.ends.items()}
-    possible = {where: outcome for where, (outcome, _) in expected.possible.ends.items()}
-    assert sure.items() <= ends.items() <= (possible | sure).items()
-    assert world.attempts <= expected.possible.attempts | expected.sure.attempts
-    assert expected.sure.attempts <= world.attempts
-    if run.status == "completed":
-        assert run.output() == expected.output
-
-
-def _end(entry: Entry) -> Outcome:
-    match entry:
-        case Succeeded():
-            return Outcome.SUCCESS
-        case Failed(timed_out=timed_out):
-            return Outcome.TIMED_OUT if timed_out else Outcome.FAILED
-        case _:
-            return Outcome.SKIPPED
-
-
 def hunt(count: int, number: int) -> None:
     """`count` plans; the seed makes them the same again. Prints how many there were."""
     tried = 0
@@ -102,7 +76,8 @@ def hunt(count: int, number: int) -> None:
     def compare(case: tuple[Plan, Table], chance: random.Random) -> None:
         nonlocal tried
         tried += 1
-        agree(*case, chance)
+        world = play(*case, chance)
+        agree(world, case, expect(*case, world.run.trigger))
 
     compare()
     print(tried)
