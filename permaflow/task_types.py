@@ -123,7 +123,11 @@ class TaskTypeRegistry:
         return self.get(type_name).stage
 
     def verbatim(self, type_name: str) -> Sequence[str]:
-        return self.get(type_name).verbatim
+        """See `permaflow.plan.TaskTypes`. An unknown or broken type has none."""
+        try:
+            return self.get(type_name).verbatim
+        except (NotFoundError, ContractError):
+            return ()
 
     def stages(self) -> tuple[str, ...]:
         """Every stage that a sound task type names."""

@@ -139,7 +139,9 @@ class StepReader:
             turn_of(step.id),
             frozenset(noun.lower() for noun in self.nouns if noun is not None),
         )
-        mapped = mapper.config(mapping, fields.at("mapping"))
+        kept = self._verbatim(text, mapping)
+        asked = {name: value for name, value in mapping.items() if name not in kept}
+        mapped = {**mapper.config(asked, fields.at("mapping")), **kept}
         action = None if text in self.reader.known else read_action(text)
         if action is not None:
             self._record(step, action, mapped)
@@ -167,6 +169,11 @@ class StepReader:
             message = "`assignees` is for a mapping with `round-robin`; there is none here."
             fields.problem("assignees", "unused", message)
         return action
+
+    def _verbatim(self, type_name: str, mapping: dict[str, Json]) -> dict[str, Json]:
+        """What the task type takes as it stands: nothing is looked up in it."""
+        names = self.reader.types.verbatim(type_name)
+        return {name: value for name, value in mapping.items() if name in names}
 
     def _take_turns(self, fields: Fields, link: Link) -> None:
         own = fields.values.get("assignees")

@@ -29,16 +29,16 @@ def enter() -> None:
     What called this waits for it and ends as it ends. Raises `OSError` if the kernel refuses.
     """
     user, group = os.geteuid(), os.getegid()
-    if user == 0:
-        libc.call("unshare", ctypes.c_int(_ALL))
-    else:
-        libc.call("unshare", ctypes.c_int(_ALL | _USERS))
+    if user != 0:
+        libc.call("unshare", ctypes.c_int(_USERS))
         for path, text in (
             ("/proc/self/setgroups", "deny"),
             ("/proc/self/uid_map", f"{user} {user} 1"),
             ("/proc/self/gid_map", f"{group} {group} 1"),
         ):
             _write(path, text)
+    # Last, because after it this process can start no threads: only its children are inside.
+    libc.call("unshare", ctypes.c_int(_ALL))
     child = os.fork()
     if child:
         _wait_for(child)

@@ -143,3 +143,7 @@ def test_the_catalogue_shows_both_schemas():
 
     assert info.config["required"] == ["name"]
     assert info.result["properties"]["count"]["type"] == "integer"
+
+
+def test_a_type_that_nobody_offers_takes_nothing_as_it_stands():
+    assert types.verbatim("plian") == ()

@@ -299,6 +299,10 @@ def test_a_wrong_value_of_a_mapping_is_refused_where_it_stands(
             {"operation": "create", "object": "Note", "id": "n5", "data": {"text": "x"}},
         ),
         (
+            {"action": "code_snippet", "mapping": {"code": "deal.name", "input": "deal.name"}},
+            {"code": "deal.name", "input": "Big one"},
+        ),
+        (
             {"action": "code_function", "mapping": {"function_slug": "f", "input": "deal.name"}},
             {"function_slug": "f", "input": "Big one"},
         ),
