@@ -236,6 +236,7 @@ class Clock:
 
     async def _answer_again(self) -> None:
         after = timedelta(seconds=2)
+        await self._database.run(answers.forget, after)
         post_answers(self._bus, await self._database.run(answers.overdue, after, limit=_PAGE))
 
     async def _end_overdue_steps(self) -> None:

@@ -448,6 +448,7 @@ class Orchestrator:
             orgs=[org],
             entries=[msgspec.json.encode(row).decode()],
             finished=[(run_id, "failed", error)],
+            abandoned=[run_id],
         )
         await self._journal.commit(append)
         await self._bus.send(done(org.hex), encode(Finished(org.hex, [run_id])))

@@ -18,6 +18,7 @@ from pipeline.store.rows import every
 
 _GIVE = query("answers.give")
 _OVERDUE = query("answers.overdue")
+_FORGET = query("answers.forget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ async def give(connection: Connection, answers: Sequence[Answer]) -> list[Stored
         "details": [None if a.details is None else a.details.decode() for a in answers],
     }
     return await every(connection, StoredAnswer, _GIVE, values)
+
+
+async def forget(connection: Connection, after: timedelta) -> int:
+    """Drops answers, given longer than `after` ago, whose runs are over; answers how many."""
+    return (await connection.execute(_FORGET, {"after": after.total_seconds()})).rowcount
 
 
 async def overdue(

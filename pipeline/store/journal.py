@@ -70,6 +70,8 @@ class Append:
     payloads: list[tuple[UUID, UUID, UUID, bytes]] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     withdrawn: list[Withdrawn] = field(default_factory=list)
+    abandoned: list[UUID] = field(default_factory=list)
+    """Runs whose questions end with them, whatever they are."""
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.cleared or self.payloads or self.withdrawn)
@@ -84,6 +86,7 @@ class Append:
             or self.payloads
             or self.asked
             or self.withdrawn
+            or self.abandoned
         )
 
 
@@ -168,7 +171,9 @@ class Journal:
                 await _many(connection, _PUT_PAYLOADS, batch.payloads, 4)
                 given = [
                     (gives, await connection.execute(statement, columns, binary=True))
-                    for statement, columns, gives in statements(batch.asked, batch.withdrawn)
+                    for statement, columns, gives in statements(
+                        batch.asked, batch.withdrawn, batch.abandoned
+                    )
                 ]
             for gives, cursor in given:
                 if gives == ANSWERS:

@@ -1,9 +1,10 @@
 """Who is asked when a run puts a question: each kind has what else its transaction writes.
 
-A kind may have two statements of its own, in a file of queries named after it. `ask` comes with
+A kind may have statements of its own, in a file of queries named after it. `ask` comes with
 the columns `ids, run_ids, scopes, nodes, attempts, orgs, configs` (JSON text), after the rows of
 `question` are there; `withdraw` with `run_ids, scopes, nodes, attempts, answered`, before they are
 gone. Either may raise a conflict, and the run is then decided about once more, its answers first.
+`end`, with `run_ids`, is for runs that are ended from outside, whose questions nobody knows.
 
 What they give back is told after the commit (`pipeline.asking`): `ask` of an `early` kind the
 answers that are known at once, `withdraw` of a `running` one the runs that have to end.
@@ -20,6 +21,7 @@ from pipeline.store.queries import query
 
 ASK = query("questions.ask")
 WITHDRAW = query("questions.withdraw")
+END = query("questions.end")
 
 Asked = tuple[UUID, UUID, str, str, int, UUID, str, str]
 """Its id, then run, scope, node, attempt, organisation, config as JSON text, kind."""
@@ -34,6 +36,7 @@ class Kind:
 
     ask: LiteralString | None = None
     withdraw: LiteralString | None = None
+    end: LiteralString | None = None
     early: bool = False
     running: bool = False
 
@@ -41,7 +44,7 @@ class Kind:
 CHILD, CHANGE = "child", "change"
 
 KINDS: dict[str, Kind] = {
-    "approval": Kind(query("approvals.ask"), query("approvals.withdraw")),
+    "approval": Kind(query("approvals.ask"), query("approvals.withdraw"), query("approvals.end")),
     CHILD: Kind(query("children.ask"), query("children.withdraw"), early=True, running=True),
     CHANGE: Kind(query("waits.ask"), query("waits.withdraw"), early=True),
 }
@@ -51,15 +54,18 @@ ANSWERS, RUNS = "answers", "runs"
 
 
 def statements(
-    asked: Sequence[Asked], withdrawn: Sequence[Withdrawn]
+    asked: Sequence[Asked], withdrawn: Sequence[Withdrawn], ended: Sequence[UUID] = ()
 ) -> list[tuple[LiteralString, tuple[list[Any], ...], str]]:
     """What a transaction runs for its questions, in order: a statement, its columns, and what it
     gives back.
     """
     found: list[tuple[LiteralString, tuple[list[Any], ...], str]] = []
-    for kind, ended in _by_kind(withdrawn):
+    if ended:
+        ends = [kind.end for kind in KINDS.values() if kind.end is not None]
+        found.extend((end, (list(ended),), "") for end in (*ends, END))
+    for kind, gone in _by_kind(withdrawn):
         if kind.withdraw is not None:
-            found.append((kind.withdraw, _columns(ended), RUNS if kind.running else ""))
+            found.append((kind.withdraw, _columns(gone), RUNS if kind.running else ""))
     if withdrawn:
         found.append((WITHDRAW, _columns([question[:4] for question in withdrawn]), ""))
     if asked:

@@ -246,3 +246,63 @@ def test_tables_for_a_pipe_are_neither_coloured_nor_cut(permaflow: Permaflow, ec
     assert run in listed
     assert "\x1b" not in listed
     assert "…" not in listed.replace(" …", "")
+
+
+ASKS = {
+    "nodes": [
+        {"id": "start", "type": "trigger_manual"},
+        {
+            "id": "ask",
+            "type": "logic_approval",
+            "config": {
+                "title": "Order {{trigger.id}}",
+                "assignees": ["ana", "bob"],
+                "delegation": True,
+                "form": {"type": "object", "required": ["amount"]},
+            },
+        },
+    ],
+    "edges": [{"id": "e", "source": "start", "target": "ask"}],
+}
+
+
+def asked(permaflow: Permaflow, workflow: str, number: int) -> tuple[str, str]:
+    """A run that waits for an approval, and the id of that."""
+    run = started(permaflow, workflow, json.dumps({"id": number}))
+    while not (found := permaflow.json("approval", "list", "--run", run)):
+        pass  # each look takes a process
+    assert [each["title"] for each in found] == [f"Order {number}"]
+    return run, str(found[0]["id"])
+
+
+def test_an_approval_is_listed_shown_handed_over_and_decided(
+    permaflow: Permaflow, tmp_path: Path
+) -> None:
+    asks = saved(permaflow, tmp_path, "asks", ASKS)
+    run, approval = asked(permaflow, asks, 7)
+    assert "Order 7" in permaflow("approval", "list").stdout
+    handed = permaflow.json("approval", "delegate", approval, "carl", "--user", "ana")
+    assert handed["waiting_for"] == ["bob", "carl"]
+    empty = permaflow("approval", "approve", approval, "--user", "carl", "--json")
+    assert empty.returncode == 1
+    assert json.loads(empty.stderr)["error"]["errors"][0]["pointer"] == "/data"
+    data = '{"amount": 5}'
+    decided = permaflow.json("approval", "approve", approval, "--user", "carl", "--data", data)
+    assert (decided["status"], decided["closed_by"]) == ("approved", "carl")
+    again = permaflow("approval", "reject", approval, "--user", "bob")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "permaflow: It is approved by carl already.\n",
+    )
+    shown = permaflow("approval", "show", approval).stdout
+    assert "delegate" in shown
+    assert "approved" in shown
+    assert permaflow("run", "watch", run).returncode == 0
+
+
+def test_a_rejected_approval_fails_its_run(permaflow: Permaflow, tmp_path: Path) -> None:
+    asks = saved(permaflow, tmp_path, "asks-again", ASKS)
+    run, approval = asked(permaflow, asks, 8)
+    words = ("--user", "bob", "--comment", "too dear")
+    assert permaflow.json("approval", "reject", approval, *words)["status"] == "rejected"
+    assert permaflow("run", "watch", run).returncode == 1

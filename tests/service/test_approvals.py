@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from pipeline.ids import question_id
+from pipeline.store import answers, runs
+from pipeline.store.database import Connection
+from pipeline.store.journal import Append, Journal
 from tests.fix_approvals import APPROVALS, GROUPS, Gate, Town, gate
 
 pytestmark = pytest.mark.service
 
+LATE_ANSWER = b"""
+    insert into permaflow.answer (question_id, org_id, run_id, scope, node, attempt, at)
+    values (%s, %s, %s, '', 'ask', 1, now() - interval '1 minute')"""
 FORM = {
     "type": "object",
     "properties": {"amount": {"type": "integer", "maximum": 100}},
@@ -317,6 +325,41 @@ async def test_a_cancelled_run_withdraws_its_approval(town: Town) -> None:
     assert (await asked.view())["status"] == "withdrawn"
     assert await code_of(await asked.respond("ana", "approve")) == (409, "wrong_state")
     assert (await (await town.person("ana")).get(f"{APPROVALS}/pending")).json()["data"] == []
+
+
+async def test_a_run_that_is_ended_from_outside_withdraws_its_approval(town: Town) -> None:
+    """The engine gives runs up that it cannot take up again; nobody decides about them."""
+    asked = await town.asked(assignees=["ana"])
+    rows = await town.engine.database.run(runs.journal, town.engine.org, asked.run_id)
+    seq = rows[-1].seq + 1
+    connect = psycopg.AsyncConnection.connect
+    journal = Journal(lambda: connect(town.engine.settings.database_url, autocommit=True))
+    gone = Append(
+        runs=[asked.run_id],
+        seqs=[seq],
+        orgs=[town.engine.org],
+        entries=['[["finished","failed","quarantined","x",""]]'],
+        finished=[(asked.run_id, "failed", '{"code": "quarantined"}')],
+        abandoned=[asked.run_id],
+    )
+    await journal.commit(gone)
+    await journal.close()
+    assert (await asked.view())["status"] == "withdrawn"
+    assert await code_of(await asked.respond("ana", "approve")) == (409, "wrong_state")
+
+
+async def test_an_answer_to_a_run_that_is_over_is_not_told_for_ever(town: Town) -> None:
+    asked = await town.asked(assignees=["ana"])
+    await town.engine.cancel(asked.run_id)
+    await asked.end()
+
+    async def late(connection: Connection) -> int:
+        values = (asked.id, town.engine.org, asked.run_id)
+        await connection.execute(LATE_ANSWER, values)
+        return await answers.forget(connection, timedelta(seconds=2))
+
+    assert await town.engine.database.run(late) == 1
+    assert await town.engine.database.run(answers.overdue, timedelta(0)) == []
 
 
 # --- lists ---

@@ -28,3 +28,9 @@ limit %(limit)s;
 select question_id, org_id, run_id, scope, node, attempt, output::text, output_ref, port, code, message, retryable,
   details::text
 from permaflow.answer where run_id = any(%s);
+
+-- name: forget
+-- Forgets answers that came too late: their runs have ended, for more than `after` seconds.
+delete from permaflow.answer
+where at < statement_timestamp() - make_interval(secs => %(after)s) and not exists (
+  select from permaflow.run where run.id = answer.run_id and run.finished_at is null);

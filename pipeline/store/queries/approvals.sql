@@ -20,6 +20,16 @@ select id, 'group', json_array_elements_text(terms->'groups'), org_id from asked
 -- Ends approvals whose steps are over; a conflict if one was decided meanwhile.
 select permaflow.close_approvals(%b::uuid[], %b::text[], %b::text[], %b::int4[], %b::bool[]);
 
+-- name: end
+-- Ends all approvals of these runs.
+with ended as (
+  update permaflow.approval
+  set status = 'withdrawn', closed_at = clock_timestamp(), next_at = null
+  where run_id = any(%b::uuid[]) and status = 'pending'
+  returning id
+)
+update permaflow.approval_assignee set is_open = false from ended where approval_id = ended.id;
+
 -- name: get
 -- One approval.
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,

@@ -17,3 +17,12 @@ with gone (run_id, scope, node, attempt) as materialized (
 delete from permaflow.question using gone
 where question.run_id = gone.run_id and question.scope = gone.scope and question.node = gone.node
   and question.attempt = gone.attempt;
+
+-- name: end
+-- Ends all questions of these runs, and forgets the answers to them.
+with ended as materialized (
+  select unnest(%b::uuid[]) as id
+), forgotten as (
+  delete from permaflow.answer using ended where answer.run_id = ended.id
+)
+delete from permaflow.question using ended where question.run_id = ended.id;
