@@ -120,7 +120,10 @@ async def _post(config: Config, ctx: TaskContext) -> Verdict:
     answer = await ctx.http.request(
         "POST",
         await resolved(config.webhook, ctx),
-        headers={"Content-Type": "application/json; charset=utf-8"},
+        headers={
+            "Content-Type": "application/json; charset=utf-8",
+            "Idempotency-Key": ctx.step_key,  # Slack and Teams look at none; what imitates them may
+        },
         body=body,
         timeout=min(timedelta(seconds=config.timeout_seconds), ctx.timeout),
         max_bytes=100_000,

@@ -157,6 +157,7 @@ async def test_an_answer_to_the_message_says_whether_to_try_again(
         await mail.send(letter(), ["ada@example.com"])
 
     assert len(post.delivered) == 1
+    assert post.connections == (2 if answer.startswith("421") else 1)
 
 
 async def test_a_refused_sender_is_an_error_of_the_message(post_office: PostOffices):
