@@ -87,6 +87,7 @@ class Switch(Described):
     """A value, and the cases that it may be."""
 
     value: Json = field.template_input("Value", placeholder="{{trigger.record.status}}")
+    expression: str = field.text("Or an expression", placeholder="trigger.record.total > 100")
     cases: list[Json] | dict[str, Json]
     default: str = field.text("Otherwise", default="default")
 

@@ -34,6 +34,7 @@ from pipeline.gateway.ports import Ports
 from pipeline.gateway.published import OWN_SCHEMAS, SCHEMA_JSON, SCHEMAS, Published
 from pipeline.gateway.records import ROOT as RECORDS
 from pipeline.gateway.records import Records
+from pipeline.gateway.run_documents import RunDocument, RunDocuments
 from pipeline.gateway.run_starts import ROOT as RUNS
 from pipeline.gateway.run_starts import RunStarts
 from pipeline.gateway.runs import Runs
@@ -213,6 +214,13 @@ def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
         f"{one}/steps",
         runs.list_steps,
         response_model=shapes.Page[shapes.StepView],
+        **reads,
+    )
+    doors.add(
+        "GET",
+        f"{one}/document",
+        RunDocuments(ports).get_run_document,
+        response_model=RunDocument,
         **reads,
     )
     doors.add("GET", f"{one}/values/{{value_id}}", runs.get_value, **reads)

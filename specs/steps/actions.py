@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from permaflow.plan import Json
@@ -76,9 +76,9 @@ def check_verb(action: Action, fields: Fields) -> None:
 
 
 def record_config(
-    action: Action, mapping: dict[str, Json], before: Sequence[str | None], trigger_noun: str
+    action: Action, mapping: dict[str, Json], last: Mapping[str, str], trigger_noun: str
 ) -> dict[str, Json]:
-    """The config of `action_record`. `before` are the nouns of the steps so far."""
+    """The config of `action_record`. `last` has the last step on each noun."""
     given = next((mapping[name] for name in _ID if name in mapping), None)
     data = {name: value for name, value in mapping.items() if name not in _ID}
     config: dict[str, Json] = {"operation": action.operation, "object": action.noun}
@@ -86,14 +86,13 @@ def record_config(
         if given is not None:
             config["id"] = given
         return {**config, "data": data}
-    config["id"] = _meant(action.noun, before, trigger_noun) if given is None else given
+    config["id"] = _meant(action.noun, last, trigger_noun) if given is None else given
     return {**config, "data": data} if action.operation == "update" else config
 
 
-def _meant(noun: str, before: Sequence[str | None], trigger_noun: str) -> str:
-    for index in range(len(before) - 1, -1, -1):
-        if before[index] == noun:
-            return template(f"step.{index}.$id")
+def _meant(noun: str, last: Mapping[str, str], trigger_noun: str) -> str:
+    if noun in last:
+        return template(f'step["{last[noun]}"].$id')
     if noun == trigger_noun:
         return template("record.$id")
     field = f"record.{noun_root(noun)}"

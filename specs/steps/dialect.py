@@ -111,7 +111,7 @@ class _Steps:
         chain = self.read_links(listed or [], "steps", "step", reader)
         fallback: list[Link] = []
         if document.has("fallback"):
-            reader.handling = STOPS
+            reader.handling, reader.is_fallback = STOPS, True
             fallback = self.read_links(
                 read_listed(document, "fallback") or [], "fallback", "fallback", reader
             )

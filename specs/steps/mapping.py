@@ -14,7 +14,7 @@ record.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from permaflow.plan import Context, Json
@@ -66,21 +66,19 @@ def noun_root(noun: str) -> str:
     return name.lower() if name.isupper() else name[:1].lower() + name[1:]
 
 
-def names_for(noun: str, earlier: Collection[Earlier], all_ids: Collection[str]) -> Names:
-    """What the mapping of a step may speak of."""
+def names_for(noun: str, earlier: Mapping[str, Earlier]) -> Names:
+    """What mappings may speak of. `earlier` are the steps so far, by number and by id; it grows."""
     roots: dict[str, Resolve] = dict(RUN_ROOTS)
     for name in ("record", noun.rpartition(".")[2].lower(), noun_root(noun)):
         if name.isidentifier():
             roots.setdefault(name, _record_path)
-    numbered = {str(number): each for number, each in enumerate(earlier)}
-    known = {**{each.id: each for each in earlier}, **numbered}
 
     def of_step(segments: tuple[str, ...], text: str) -> Path:
         if len(segments) < 2:
             raise ValueError("`step` wants the number of a step, as in `step.0.$id`")
-        found = known.get(segments[1])
+        found = earlier.get(segments[1])
         if found is None:
-            later = segments[1] in all_ids or segments[1].isdigit()
+            later = segments[1].isdigit()
             raise ValueError(
                 f"`{text}` speaks of a step that "
                 + ("does not come before this one" if later else "does not exist")

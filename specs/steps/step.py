@@ -71,8 +71,16 @@ class StepReader:
     assignees: Json
     retry: Retry
     handling: str
-    earlier: list[Earlier] = field(default_factory=list)
-    nouns: list[str | None] = field(default_factory=list)
+    is_fallback: bool = False
+    earlier: dict[str, Earlier] = field(default_factory=dict)
+    """The steps so far, by number and by id."""
+    last: dict[str, str] = field(default_factory=dict)
+    """Noun → the id of the last step on it."""
+    roots: set[str] = field(default_factory=set)
+    """The nouns in lower case."""
+
+    def __post_init__(self) -> None:
+        self.reader.names = names_for(self.noun, self.earlier)
 
     def read(self, fields: Fields, index: int, default_id: str, links: Mapping[str, Link]) -> Link:
         """A step with problems is read to its end, so that all of them are told at once."""
@@ -82,19 +90,24 @@ class StepReader:
         step.retry = read_retry_policy(fields, self.retry)
         step.timeout = read_milliseconds(fields, "timeout")
         link = Link(step, fields.choice("errorHandling", HANDLING, self.handling))
-        self.reader.names = names = names_for(self.noun, self.earlier, links)
-        self._gates(fields, link, names)
+        self._gates(fields, link, self.reader.names)
         action = self._work(step, link)
-        self.earlier.append(Earlier(name, action is not None))
-        self.nouns.append(action.noun if action is not None else None)
+        made = Earlier(name, action is not None)
+        self.earlier.setdefault(name, made)
+        # The fallback steps are not numbered: `step.0` is the first of `steps`.
+        if not self.is_fallback:
+            self.earlier[str(index)] = made
+        if action is not None:
+            self.last[action.noun] = name
+            self.roots.add(action.noun.lower())
         if fields.has("onUnknown"):
             chosen = fields.choice("onUnknown", [str(each) for each in OnUnknown], "retry")
             step.on_unknown = OnUnknown(chosen)
         if fields.has("compensate"):
-            self._compensation(step, links)
+            self._compensation(step)
         return link
 
-    def _compensation(self, step: Step, links: Mapping[str, Link]) -> None:
+    def _compensation(self, step: Step) -> None:
         """What undoes the step: an action, whose mapping sees the step as well."""
         outer = step.fields
         undo = outer.object("compensate")
@@ -102,7 +115,6 @@ class StepReader:
             return
         fields = Fields(undo, outer.at("compensate"), outer.report)
         fields.only(_UNDO)
-        self.reader.names = names_for(self.noun, self.earlier, links)
         task = Step(step.id, "", step.index, fields)
         task.retry = read_retry_policy(fields, OWN_RETRY)
         task.timeout = read_milliseconds(fields, "timeout")
@@ -122,7 +134,10 @@ class StepReader:
 
     def _id(self, fields: Fields, default: str, links: Mapping[str, Link]) -> str:
         given = read_id(fields, "id") if fields.has("id") else None
-        if given is not None and (given in links or given.partition(":")[0] == TRIGGER):
+        if given is not None and ":" in given:
+            fields.problem("id", "bad_id", "The id of a step has no colon; nodes of its own have.")
+            given = None
+        if given is not None and (given in links or given == TRIGGER):
             fields.problem("id", "duplicate", f"{shown(given)} is taken; every step needs its own.")
             given = None
         return given or (default if default not in links else f"{default}_{fields.pointer[-1]}")
@@ -137,7 +152,7 @@ class StepReader:
             self.reader.names,
             fields.report,
             turn_of(step.id),
-            frozenset(noun.lower() for noun in self.nouns if noun is not None),
+            self.roots,
         )
         kept = self._verbatim(text, mapping)
         asked = {name: value for name, value in mapping.items() if name not in kept}
@@ -197,7 +212,7 @@ class StepReader:
     def _record(self, step: Step, action: Action, mapped: dict[str, Json]) -> None:
         fields = step.fields
         check_verb(action, fields)
-        config = record_config(action, mapped, self.nouns, self.noun)
+        config = record_config(action, mapped, self.last, self.noun)
         if action.operation == "update" and not config["data"]:
             fields.problem(
                 "mapping", "empty", f"`{action.verb}` sets nothing; name fields in `mapping`."

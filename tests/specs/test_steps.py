@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -329,6 +330,7 @@ def test_an_action_becomes_a_task(step: Json, config: Json) -> None:
         ({"action": "Note.create", "when": "deal.x >"}, "/steps/0/when", "expected a value"),
         ({"action": "Note.create", "assignees": ["a"]}, "/steps/0/assignees", "round-robin"),
         ({"action": "Note.create", "id": "trigger"}, "/steps/0/id", "taken"),
+        ({"action": "Note.create", "id": "step_1:when"}, "/steps/0/id", "no colon"),
         ({"action": "action_http", "mapping": {"url": 5}}, "/steps/0/mapping/url", ""),
         (5, "/steps/0", "A step is an object"),
     ],
@@ -366,6 +368,12 @@ def test_a_wrong_document_is_refused_where_it_is_wrong(
     problems = problems_of(document)
     assert [problem.pointer for problem in problems] == [pointer]
     assert said in problems[0].message
+
+
+def test_code_stays_as_it_is() -> None:
+    code = {"action": "code_snippet", "mapping": {"code": "record.a + 1", "input": "deal.amount"}}
+    _, sent = play(workflow(code))
+    assert sent["step_0"] == {"code": "record.a + 1", "input": 250}
 
 
 # --- what a failure does --------------------------------------------------------------------------
@@ -413,6 +421,20 @@ def test_fallback_runs_the_fallback_steps_instead_of_the_rest() -> None:
     assert list(sent) == ["step_0", "step_1", "step_2"]
     run, _ = play(document, failing("step_1", "fallback_0"))
     assert run.status == "failed"
+
+
+def test_a_fallback_step_means_the_record_of_a_fallback_step_before_it() -> None:
+    fallback = [
+        create("Ticket", about="step.0.$id"),
+        {"action": "Ticket.escalate", "mapping": {"level": 2}},
+        {"action": "Note.update", "mapping": {"text": "failed"}},
+    ]
+    document = workflow(create(), create(), errorHandling="Fallback", fallback=fallback)
+    _, sent = play(document, failing("step_1"))
+    assert sent["fallback_0"]["data"] == {"about": "note_1"}
+    assert sent["fallback_1"]["id"] == "ticket_1"
+    # The step that failed made nothing that could be meant.
+    assert "fallback_2" not in sent
 
 
 def test_a_step_may_handle_its_failure_in_its_own_way() -> None:
@@ -595,6 +617,14 @@ def test_events_of_every_domain_start_a_workflow(event: str) -> None:
     run, sent = play({**workflow(create(x=f"{root}.name")), "triggerEvent": event}, object=noun)
     assert run.status == "completed"
     assert sent["step_0"]["data"] == {"x": "Big one"}
+
+
+def test_many_steps_compile_in_time() -> None:
+    steps = [{**create(a="deal.a", b="step.0.$id"), "when": "deal.a > 1"} for _ in range(1_900)]
+    document = workflow({"action": "Note.create", "mapping": {"a": 1}}, *steps)
+    began = time.perf_counter()
+    plan_of(document)
+    assert time.perf_counter() - began < 3
 
 
 def test_a_thousand_steps_run_one_after_the_other() -> None:
