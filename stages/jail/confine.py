@@ -85,6 +85,11 @@ def finish(missing: dict[str, str], needs: Needs) -> None:
         libc.prctl(_NO_NEW_PRIVILEGES, 1)  # the other layers rest on it
     _put_on(missing, USER, lambda: _become_nobody(own_user))
     _put_on(missing, LANDLOCK, lambda: landlock.apply(needs.files))
+    if needs.files and FILES in missing and LANDLOCK in missing:
+        raise OSError(
+            "This engine starts a program, which would see all files here: there is neither an "
+            f"empty file tree ({missing[FILES]}) nor Landlock ({missing[LANDLOCK]})."
+        )
     # Processes are counted by user: those of a cell alone only if it has a user for itself.
     alone = NAMESPACES not in missing or os.geteuid() == own_user
     _put_on(missing, LIMITS, lambda: _limit(needs, in_use, alone))

@@ -18,6 +18,8 @@ _EPERM, _EBADF, _ENOSYS = 1, 9, 38
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _PROT_EXEC = 4
 _CLONE_THREAD = 0x00010000
+_NAMESPACES = 0x7E020000
+_LOCAL = 1
 _X32 = 0x40000000
 _SET_MODE_FILTER, _ALL_THREADS = 1, 1
 
@@ -87,7 +89,6 @@ _PROGRAM = [
     "pread64",
     "access",
     "faccessat2",
-    "socketpair",
     "getcwd",
     "readlink",
     "readlinkat",
@@ -101,7 +102,6 @@ _PROGRAM = [
     "set_tid_address",
     "epoll_create1",
     "pipe2",
-    "prlimit64",
     "pidfd_open",
     "ioctl",
     "sched_setaffinity",
@@ -160,7 +160,11 @@ def _filter(kind: str) -> list[Instruction]:
         found += _when("mmap", allow)
         found += _when("mprotect", allow)
         thread = _if_argument(0, _ANY_BIT, _CLONE_THREAD)
-        found += _when("clone", allow if kind == PROGRAM else thread)
+        no_namespace: list[Instruction] = [(_LOAD, 0, 0, 16), (_ANY_BIT, 0, 1, _NAMESPACES), kill]
+        found += _when("clone", [*no_namespace, *(allow if kind == PROGRAM else thread)])
+        if kind == PROGRAM:
+            found += _when("socketpair", _if_argument(0, _EQUAL, _LOCAL))
+            found += _when("prlimit64", _if_argument(0, _EQUAL, 0))  # its own, which only sink
         # A thread's memory asks the system about itself, and goes on without an answer.
         for name in ("openat", "newfstatat", "prctl"):
             found += _when(name, [(_RETURN, 0, 0, _ERRNO | _EPERM)])

@@ -89,6 +89,20 @@ os.execv('/bin/sh', ['sh', '-c', 'echo was here > ' + given['folder'] + '/trace'
     "load a library from a file": "out = bool(ctypes.CDLL(given['library'])) and True",
     "become somebody else": "os.setuid(given['other']); out = True",
     "make a namespace of users": "assert libc.unshare(0x10000000) == 0; out = True",
+    "make a namespace with a process": """
+pid = libc.syscall({'x86_64': 56, 'aarch64': 220}[os.uname().machine], 0x10000000 | 17, 0, 0, 0, 0)
+if pid == 0:
+    os._exit(0)
+assert pid > 0
+os.waitpid(pid, 0)
+out = True
+""",
+    "change the limits of another": """
+pid = given['runner']
+one = (ctypes.c_uint64 * 2)()
+assert libc.prlimit(pid, 4, None, one) == 0, ctypes.get_errno()
+out = True
+""",
     "take more memory than it may": "kept['a'] = bytearray(400 << 20); out = True",
     "open many descriptors": "kept['a'] = [os.dup(1) for _ in range(200)]; out = True",
     "raise its own limits": """

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from permaflow.errors import JailError
 from permaflow.plan import Json
 from permaflow.task import Done, Reject, Retry, Verdict
 from permaflow.testing.task import config_of, make_context
@@ -185,3 +186,9 @@ async def test_an_output_of_python_that_is_no_json_is_refused(
 ) -> None:
     verdict = await python(pool, lines, value)
     assert rejected(verdict).message.startswith("The output cannot be written as JSON: ")
+
+
+async def test_python_does_not_run_where_its_program_would_see_all_files() -> None:
+    async with Pool(PoolLimits(), without=["namespaces", "files", "landlock"]) as pool:
+        with pytest.raises(JailError, match=r"neither an empty file tree .* nor Landlock"):
+            await pool.warm(MONTY)
