@@ -9,7 +9,7 @@ from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from permaflow.errors import ContractError, NotFoundError, PermaflowError
+from permaflow.errors import ConnectorError, ContractError, NotFoundError, PermaflowError
 from permaflow.forms import Option, hinted, options_of
 from permaflow.integration import Integration
 from pipeline.catalogue import Block, Catalogue
@@ -71,6 +71,8 @@ class CatalogueDoor:
         try:
             async with asyncio.timeout(LONGEST):
                 found = await options_of(model, field, body.config, sources)
+        except ConnectorError:
+            raise _failed(name, field, "a data source cannot be reached") from None
         except PermaflowError:
             raise
         except TimeoutError:

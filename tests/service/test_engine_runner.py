@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -193,6 +194,27 @@ def _sound(get: Any, name: str) -> bool:
     except NotFoundError:
         return False
     return True
+
+
+async def test_a_step_that_is_served_elsewhere_is_left_to_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where a runner serves its stage. After a while it is served here, so the run ends."""
+    local = TaskType("test_elsewhere", "code", Script, Script, engine.run_task)
+    engine.types.add(local)
+    node = {"id": "a", "type": local.name, "config": {}}
+    workflow_id = await engine.workflow(graph(node, edges=["t>a"]))
+    get, remote = engine.types.get, iter(range(4))
+
+    def look(name: str) -> TaskType:
+        elsewhere = name == local.name and next(remote, None) is not None
+        return replace(local, remote=True) if elsewhere else get(name)
+
+    monkeypatch.setattr(runner, "_ELSEWHERE", runner.timedelta(seconds=0.1))
+    monkeypatch.setattr(engine.types, "get", look)
+    (run_id,) = await engine.start(workflow_id)
+    assert (await engine.until(run_id)).status == "completed"
+    assert next(remote, None) is None
 
 
 async def test_a_step_that_ignores_its_timeout_is_ended_all_the_same(

@@ -23,7 +23,8 @@ def gateway_settings(empty_database_url: str) -> Settings:
         encryption_keys="k1:" + base64.b64encode(bytes(range(32))).decode(),
         http_port=0,
         plugins="tests.catalogue_forms",
-        sources=f"shop={empty_database_url} default/gone=postgresql://nobody@127.0.0.1:9/none",
+        sources=f"shop={empty_database_url} default/gone=postgresql://nobody@127.0.0.1:9/none "
+        f"other/theirs={empty_database_url}",
         _env_file=None,  # type: ignore[call-arg]
     )
 
@@ -132,14 +133,23 @@ async def test_data_sources_are_the_objects_and_the_tables_of_the_organisation(
     def keys(shown: list[Any]) -> list[tuple[str, bool]]:
         return [(option["value"], option["primary_key"]) for option in shown]
 
+    others = [option["value"] for option in await options(other, "datasourceId", {})]
+    assert others == ["secrets", "theirs:public.visits"]
+
     records = await options(door, "row", {"datasourceId": "orders"})
     assert keys(records) == [("id", True), ("amount", False), ("state", False)]
     rows = await options(door, "match", {"datasourceId": "shop:public.visits"})
     assert keys(rows) == [("shop", True), ("at", True), ("name", False)]
-    for elsewhere in ("secrets", "shop:public.nothing", "gone:public.visits", ""):
+    for elsewhere in ("secrets", "shop:public.nothing", "theirs:public.visits", ""):
         config = {"datasourceId": elsewhere}
-        if not elsewhere.startswith("gone"):
-            assert await options(door, "row", config) == []
+        assert await options(door, "row", config) == []
+
+
+async def test_a_data_source_that_is_away_is_no_bug_of_ours(door: httpx.AsyncClient) -> None:
+    body = {"config": {"datasourceId": "gone:public.visits"}}
+    answer = await door.post(f"{CATALOGUE}/geo/sync/options/row", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (502, "options_failed")
+    assert "cannot be reached" in answer.json()["detail"]
 
 
 async def test_what_is_not_there_is_a_404_and_what_fails_keeps_its_secrets(

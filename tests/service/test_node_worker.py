@@ -15,14 +15,14 @@ import pytest
 
 from permaflow.declare import remote_task_type
 from permaflow.plan import Json
-from pipeline.bus.subjects import HELD, STEPS
+from pipeline.bus.subjects import HELD, STEPS, inbox, partition_of
 from pipeline.clock import Clock
 from pipeline.core.entries import Entry, Failed, Logged, Parked, Retrying, Succeeded
 from pipeline.gateway.server import Gateway
 from pipeline.ops import Ops
 from pipeline.store import keys
 from pipeline.store.database import Database
-from pipeline.wire import Held, decode_held, encode
+from pipeline.wire import Held, StepDone, decode_held, decode_inbox, encode
 from tests.fix_engine import Engine, graph
 from tests.fix_node import EXAMPLE, StartNode
 
@@ -67,6 +67,27 @@ async def test_a_step_is_done_by_a_worker_in_node(probes: Engine, node_worker: S
             "attempt": 1,
         }
     }
+
+
+async def test_results_are_told_to_the_partition_of_their_run(
+    probes: Engine, node_worker: StartNode
+) -> None:
+    await node_worker("node_probe.mjs")
+    told: list[tuple[str, UUID]] = []
+
+    def hear(subject: str, data: bytes) -> None:
+        told.extend((subject, e.run_id) for e in decode_inbox(data).events if is_done(e))
+
+    await probes.bus.listen("pf.inbox.*.*", hear)
+    workflow = await probes.workflow(graph(probe("echo"), edges=["t>echo"]))
+    run_ids = await probes.start(workflow, count=4)
+    for run_id in run_ids:
+        await probes.until(run_id)
+    assert set(told) == {(inbox(partition_of(r), probes.org.hex), r) for r in run_ids}
+
+
+def is_done(event: object) -> bool:
+    return isinstance(event, StepDone)
 
 
 async def test_what_a_step_writes_is_kept_with_it(probes: Engine, node_worker: StartNode) -> None:
