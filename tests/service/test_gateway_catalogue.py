@@ -18,13 +18,13 @@ pytestmark = pytest.mark.service
 
 
 @pytest.fixture
-def gateway_settings(empty_database_url: str) -> Settings:
+def gateway_settings(database_url: str) -> Settings:
     return Settings(
         encryption_keys="k1:" + base64.b64encode(bytes(range(32))).decode(),
         http_port=0,
         plugins="tests.catalogue_forms",
-        sources=f"shop={empty_database_url} default/gone=postgresql://nobody@127.0.0.1:9/none "
-        f"other/theirs={empty_database_url}",
+        sources=f"shop={database_url} default/gone=postgresql://nobody@127.0.0.1:9/none "
+        f"other/theirs={database_url}",
         _env_file=None,  # type: ignore[call-arg]
     )
 
@@ -118,12 +118,12 @@ async def test_options_follow_from_other_fields_and_are_none_without_them(
 
 
 async def test_data_sources_are_the_objects_and_the_tables_of_the_organisation(
-    door: httpx.AsyncClient, doors: Doors, other_org: UUID, empty_database_url: str
+    door: httpx.AsyncClient, doors: Doors, other_org: UUID, database_url: str
 ) -> None:
     other = await doors(org=other_org)
     for client, name in ((door, "orders"), (door, "customers"), (other, "secrets")):
         await client.post(f"/records/v1/{name}", json={"data": {"amount": 1, "state": "new"}})
-    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as c:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as c:
         await c.execute(
             "create table visits (name text, shop int, at date, primary key (shop, at))"
         )
