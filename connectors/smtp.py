@@ -111,8 +111,11 @@ class SmtpMail:
         """`ca_file` adds a certificate authority to the public ones."""
         self.sender = sender
         self._envelope_sender = parseaddr(sender)[1]
-        if "@" not in self._envelope_sender:
-            raise SettingsError("PERMAFLOW_SMTP_SENDER is the address that mail comes from.")
+        if "@" not in self._envelope_sender or not self._envelope_sender.isascii():
+            raise SettingsError(
+                "PERMAFLOW_SMTP_SENDER is the address that mail comes from, in ASCII: "
+                "`name@domain` or `Name <name@domain>`."
+            )
         self._server = server
         self._trust = ssl.create_default_context()
         if ca_file is not None:

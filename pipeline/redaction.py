@@ -23,7 +23,7 @@ V = TypeVar("V", Done, Retry, Reject, Park)
 
 def redacted(verdict: object, secrets: Sequence[str]) -> object:
     """The verdict without these secrets."""
-    pattern = _pattern(secrets)
+    pattern = _pattern(secrets) if secrets else None
     if pattern is None:
         return verdict
     match verdict:
@@ -40,7 +40,7 @@ def redacted(verdict: object, secrets: Sequence[str]) -> object:
 
 def redacted_text(text: str, secrets: Sequence[str]) -> str:
     """The text without these secrets."""
-    pattern = _pattern(secrets)
+    pattern = _pattern(secrets) if secrets else None
     return text if pattern is None else pattern.sub(MASK, text)
 
 

@@ -32,6 +32,9 @@ from pipeline.wire import Noticed, encode
 
 PRUNE_EVERY = 3_600.0
 
+_org = lru_cache(maxsize=10_000)(UUID)
+"""The id of an organisation out of its text: once for all the steps that come with it."""
+
 
 def _nobody_listens(_subject: str, _data: bytes) -> None:
     return
@@ -56,20 +59,19 @@ async def open_services(
     box = open_box(settings.encryption_keys.get_secret_value())
     address = settings.public_url.rstrip("/")
 
-    def notifications(org: str, run_id: UUID) -> NotificationStore:
-        def told(users: list[str]) -> None:
-            ring(notice(UUID(org).hex), encode(Noticed(users)))
-
-        return NotificationStore(database, UUID(org), run_id, told)
+    @lru_cache(maxsize=1_000)
+    def bell(org: str) -> Callable[[list[str]], None]:
+        subject = notice(_org(org).hex)
+        return lambda users: ring(subject, encode(Noticed(users)))
 
     return Services(
         http,
         await _open_tables(settings, database, stack),
         builtins.functions(settings),
-        lambda org, run_id: RecordStore(database, UUID(org), run_id),
-        lambda org, run_id: DocumentStore(database, UUID(org), run_id, address),
-        notifications,
-        lambda org: StoredSecrets(database, box, UUID(org)),
+        lambda org, run_id: RecordStore(database, _org(org), run_id),
+        lambda org, run_id: DocumentStore(database, _org(org), run_id, address),
+        lambda org, run_id: NotificationStore(database, _org(org), run_id, bell(org)),
+        lambda org: StoredSecrets(database, box, _org(org)),
         await _open_mail(settings, stack),
         lru_cache(maxsize=1_000)(lambda org: provider(org, http) if provider else None),
         await open_snippets(settings, stack, warm="code" in stages),
@@ -90,7 +92,7 @@ async def _open_tables(
     if settings.sources:
         pruning = asyncio.create_task(_prune((*opened.values(), others), settings))
         stack.callback(pruning.cancel)
-    return lambda org: opened.get(UUID(org), others)
+    return lambda org: opened.get(_org(org), others)
 
 
 async def _prune(opened: Sequence[PostgresTables], settings: Settings) -> None:

@@ -47,6 +47,8 @@ class DocumentStore:
     Links begin with `address`, under which the gateway is reached.
     """
 
+    __slots__ = ("_address", "_database", "_org", "_run_id")
+
     def __init__(self, database: Database, org: UUID, run_id: UUID, address: str) -> None:
         self._database = database
         self._org = org

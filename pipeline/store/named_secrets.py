@@ -70,6 +70,8 @@ class StoredSecrets:
     `used` are those that the attempt has seen: what it gives back must not tell them.
     """
 
+    __slots__ = ("_box", "_database", "_org", "used")
+
     def __init__(self, database: Database, box: SecretBox, org: UUID) -> None:
         self._database = database
         self._box = box

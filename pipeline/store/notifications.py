@@ -135,6 +135,8 @@ class NotificationStore:
     `ring` is called with the users to whom something is new, once it is committed.
     """
 
+    __slots__ = ("_database", "_org", "_ring", "_run_id")
+
     def __init__(
         self, database: Database, org: UUID, run_id: UUID, ring: Callable[[list[str]], None]
     ) -> None:

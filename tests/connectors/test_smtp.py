@@ -210,6 +210,7 @@ def test_a_url_says_port_and_security():
     assert parse_server("smtp://mail.example.com:2525").port == 2525
 
 
-def test_a_sender_is_needed():
+@pytest.mark.parametrize("sender", ["", "Shop", "Shop <shop>", "grüße@example.com"])
+def test_a_sender_is_needed(sender: str):
     with pytest.raises(SettingsError, match="PERMAFLOW_SMTP_SENDER"):
-        SmtpMail(parse_server("smtp://mail.example.com"), "")
+        SmtpMail(parse_server("smtp://mail.example.com"), sender)
