@@ -201,6 +201,75 @@ BUGS = (
         "    del run.scopes[scope.id]\n    loop.done",
         "    loop.done",
     ),
+    # What undoes a run.
+    Bug(
+        "the first is undone first",
+        "pipeline.core.compensating",
+        "run.undo.pop()",
+        "run.undo.pop(0)",
+    ),
+    Bug(
+        "what succeeded after a doubt is undone twice",
+        "pipeline.core.fold",
+        "        run.doubts.discard((scope.id, entry.node))\n        keep(",
+        "        keep(",
+    ),
+    Bug(
+        "a visit is undone once more",
+        "pipeline.core.compensating",
+        "    if state.outcome in FAILURES:\n",
+        "    if state.visits == 1:\n"
+        "        run.undo.append(Execution(scope.id, name.split('#')[0], {}, scope.context))\n"
+        "    if state.outcome in FAILURES:\n",
+    ),
+    Bug(
+        "a compensation that failed ends the others",
+        "pipeline.core.compensating",
+        "        run.unrepaired.append(\n",
+        "        run.undo.clear()\n        run.unrepaired.append(\n",
+    ),
+    Bug(
+        "what was with a runner is not undone",
+        "pipeline.core.fold",
+        "                run.doubts.add((scope.id, name))\n",
+        "                pass\n",
+    ),
+    Bug(
+        "what timed out is not undone",
+        "pipeline.core.fold",
+        "        if doubtful or is_unknown(entry):\n",
+        "        if doubtful:\n",
+    ),
+    Bug(
+        "a run that was not undone is told to be",
+        "pipeline.core.compensating",
+        '"compensated" if undone else cause.status',
+        '"compensated"',
+    ),
+    Bug(
+        "somebody is told of a failure that was none",
+        "pipeline.core.compensating",
+        'cause is not None and cause.status != "cancelled" and run.handled',
+        "cause is not None and run.handled",
+    ),
+    Bug(
+        "a run that is undone can be cancelled",
+        "pipeline.core.decide",
+        "            case CancelAsked() if self.run.cause is not None:\n",
+        "            case CancelAsked() if self.run.cancelled:\n",
+    ),
+    Bug(
+        "attempts are counted anew when a node is undone again",
+        "pipeline.core.compensating",
+        "run.repaired.get((scope_id, name), (0, 0))",
+        "0, 0",
+    ),
+    Bug(
+        "compensations are steps that a run may run out of",
+        "pipeline.core.decide",
+        "self.run.steps_used < limit or self.run.cause is not None",
+        "self.run.steps_used < limit",
+    ),
     # Taking over.
     Bug(
         "who takes a run over renders what is out anew",
@@ -316,7 +385,7 @@ def hunt(count: int = 300) -> None:
     from hypothesis import strategies as st
 
     from pipeline.core.events import Woken
-    from tests.core import test_controls, test_loops, test_retry, test_runs
+    from tests.core import test_compensating, test_controls, test_loops, test_retry, test_runs
     from tests.core import test_properties as properties
     from tests.core.plans import cases, schedules
     from tests.core.world import World
@@ -347,7 +416,7 @@ def hunt(count: int = 300) -> None:
         raise AssertionError("no end")
 
     goes_well()
-    for module in (test_runs, test_loops, test_retry, test_controls):
+    for module in (test_compensating, test_runs, test_loops, test_retry, test_controls):
         for name, test in vars(module).items():
             if name.startswith("test_") and not inspect.signature(test).parameters:
                 test()
