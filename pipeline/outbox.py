@@ -51,6 +51,7 @@ class Outbox:
             config_ref,
             nudge,
             effect.visit,
+            effect.once,
         )
         self._groups[effect.stage, org, batch].append((wire, len(config) + _OVERHEAD))
 

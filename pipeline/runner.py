@@ -12,7 +12,8 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
     message cannot be read       dead letter, term
     task type is not here        given back for another runner; after a minute the step fails
     task raises                  a retryable failure
-    runner does not survive it   after ten deliveries a retryable failure
+    runner does not survive it   after ten deliveries a retryable failure; if it may happen once,
+                                 after the second one a final one
     store away                   the step waits with its config or its output until it is back
     result has no receipt        not acked; the message comes again, and its steps run again
     stop is asked for            8 s to finish; then cancelled, and the messages given back
@@ -22,10 +23,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -44,6 +44,7 @@ from pipeline.attempt import Result, Services, attempt, crashed, failed, judged
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
 from pipeline.carrying import fault_of
+from pipeline.holding import LEASE_FOR, Lease, May, RunnerStore, claimed
 from pipeline.ids import new_id
 from pipeline.settings import Settings
 from pipeline.telemetry import log
@@ -64,7 +65,6 @@ GRACE = 8.0
 
 LEASE_AFTER = 3.0
 LEASE_EVERY = 5.0
-LEASE_FOR = 15.0
 _BATCH_CREDIT = 64
 _TOGETHER = 512
 """Steps that begin in one turn of the loop."""
@@ -74,6 +74,7 @@ _DELIVERIES = 10
 """After so many, a message is not waited for any longer: nobody knows its task, or survives it."""
 
 _LOST = "No runner that had this step came back."
+_UNKNOWN = "A runner had begun this attempt and did not come back; nobody knows what it did."
 _MAX_MESSAGE = 512 * 1024
 _MAX_PAUSE = 2.0
 _encode_json = msgspec.json.Encoder(enc_hook=plain).encode
@@ -85,27 +86,6 @@ _attempts_of = lru_cache(maxsize=4_000)(telemetry.STEP_ATTEMPTS.labels)
 T = TypeVar("T")
 StepId = tuple[UUID, str, str, int]
 """(run, scope, node, attempt)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A step that is still in work. `until` and `deadline` are seconds from now."""
-
-    run_id: UUID
-    step: str
-    attempt: int
-    org: UUID
-    until: float
-    deadline: float
-
-
-class RunnerStore(Protocol):
-    """What a runner needs of the store. Raises `StoreError`s."""
-
-    async def put_payload(self, ref: UUID, org: UUID, run_id: UUID, body: bytes) -> None: ...
-    async def get_payload(self, ref: UUID) -> bytes | None: ...
-    async def renew(self, holder: str, leases: Sequence[Lease]) -> None: ...
-    async def release(self, holder: str, leases: Sequence[Lease]) -> None: ...
 
 
 class _Work:
@@ -278,7 +258,7 @@ class Runner:
                     self._give_up(work, dispatches)
                     continue
                 for dispatch in dispatches.steps:
-                    self._begin(dispatch, work, stage)
+                    self._begin(dispatch, work)
 
     def _give_up(self, work: _Work, dispatches: Dispatches) -> None:
         """No runner that had this message came back. One of its steps may be what ended them: each
@@ -287,7 +267,9 @@ class Runner:
         alone = len(dispatches.steps) == 1
         for dispatch in dispatches.steps:
             log.warning(telemetry.STEP_LOST, run_id=str(dispatch.run_id), node=dispatch.node)
-            if alone:
+            if alone and dispatch.once:
+                self._begin(dispatch, work)
+            elif alone:
                 self._finish(work, failed(dispatch, "runner_lost", _LOST, retryable=True))
             else:
                 message = encode(Dispatches(dispatches.org, [dispatch]))
@@ -299,7 +281,7 @@ class Runner:
         names = {step.type for step in steps}
         return all(self._sound(name) and not self._types.get(name).remote for name in names)
 
-    def _begin(self, dispatch: Dispatch, work: _Work, stage: str) -> None:
+    def _begin(self, dispatch: Dispatch, work: _Work) -> None:
         key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
         if key in self._steps:
             self._finish(work, None)
@@ -328,8 +310,12 @@ class Runner:
         if step.leased_at:
             self._later(self._release_lease(step))
 
-    async def _attempt(self, dispatch: Dispatch, org: str) -> Result:
+    async def _attempt(self, dispatch: Dispatch, org: str) -> Result | None:
+        """None: another runner is at it."""
         try:
+            if dispatch.once and (may := await self._claim(dispatch, org)) is not May.BEGIN:
+                lost = failed(dispatch, "outcome_unknown", _UNKNOWN, retryable=False)
+                return lost if may is May.TELL else None
             task_type = self._types.get(dispatch.type)
             config: Any = dispatch.config
             if dispatch.config_ref is not None:
@@ -345,6 +331,12 @@ class Runner:
             return judged(dispatch, failure(error))
         except Exception as error:  # a step whose end nobody tells would be held for ever
             return crashed(dispatch, error)
+
+    async def _claim(self, dispatch: Dispatch, org: str) -> May:
+        claim, token = self._store.claim, new_id()
+        return await claimed(
+            lambda: self._insist(lambda: claim(self.holder, token, UUID(org), dispatch))
+        )
 
     async def _shrink(self, result: Result, org: str) -> Result:
         """The result with a large output put into the store, or refused."""

@@ -16,8 +16,8 @@ from permaflow.task import Mail, Tables
 from pipeline import builtins, telemetry
 from pipeline.attempt import Services
 from pipeline.bus.subjects import notice
+from pipeline.holding import LEASE_FOR, Lease, RunnerStore
 from pipeline.jailed import open_snippets
-from pipeline.runner import LEASE_FOR, Lease, RunnerStore
 from pipeline.settings import Settings, split
 from pipeline.store import leases, payloads
 from pipeline.store.database import Database
@@ -28,7 +28,7 @@ from pipeline.store.records import RecordStore
 from pipeline.store.secrets import open_box
 from pipeline.telemetry import log
 from pipeline.tenancy import EVERYBODY, named_org
-from pipeline.wire import Noticed, encode
+from pipeline.wire import Dispatch, Noticed, encode
 
 PRUNE_EVERY = 3_600.0
 
@@ -132,6 +132,10 @@ class _Store:
 
     async def get_payload(self, ref: UUID) -> bytes | None:
         return (await self._database.run(payloads.get, [ref])).get(ref)
+
+    async def claim(self, holder: str, token: UUID, org: UUID, dispatch: Dispatch) -> leases.Claim:
+        where = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
+        return await self._database.run(leases.claim, holder, token, org, *where)
 
     async def renew(self, holder: str, held: Sequence[Lease]) -> None:
         steps = [

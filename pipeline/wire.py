@@ -18,7 +18,8 @@ class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Do this attempt of this step. `config` is rendered; `config_ref` names it when it is large.
 
     `timeout` is in seconds. `nudge` is above 0 when it was published again on purpose. `visit`
-    counts how often a goto has opened the node again.
+    counts how often a goto has opened the node again. `once`: the attempt is claimed before it
+    begins, and what another runner has claimed is not begun.
     """
 
     run_id: UUID
@@ -31,6 +32,7 @@ class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     config_ref: UUID | None = None
     nudge: int = 0
     visit: int = 0
+    once: bool = False
 
 
 class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):

@@ -17,21 +17,12 @@ Rules of this file:
 from __future__ import annotations
 
 from permaflow.plan import FAILURES, ROOT, Json
-from pipeline.core.entries import Compensating, Failed, Finished, Retrying
+from pipeline.core.entries import Compensating, Finished
 from pipeline.core.program import compensation_of
 from pipeline.core.state import Execution, NodeState, Overlay, Run, Scope
 
 _NAMED = 10
 """So many of those that failed are told of in an error; each is a step of its own to look at."""
-
-OUTCOME_UNKNOWN = "outcome_unknown"
-UNKNOWN_CODES = frozenset({OUTCOME_UNKNOWN, "runner_lost"})
-"""The codes of attempts that ended without anybody to say how."""
-
-
-def is_unknown(entry: Failed | Retrying) -> bool:
-    """Whether nobody knows what this attempt did."""
-    return entry.timed_out or entry.code in UNKNOWN_CODES
 
 
 def keep(run: Run, scope: Scope, name: str, step: dict[str, Json]) -> None:
@@ -124,7 +115,7 @@ def _error_of(run: Run) -> dict[str, Json]:
 
 
 def end_of(run: Run) -> Finished:
-    """How the run ends, now that everything is done."""
+    """How the run ends, now that it has been undone."""
     cause = run.cause
     assert cause is not None
     failed = run.unrepaired

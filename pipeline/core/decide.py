@@ -29,7 +29,7 @@ from permaflow.plan import (
     Trigger,
 )
 from pipeline.core.compensating import calls_for_it, end_of
-from pipeline.core.delays import bounded, read_delay, retry_delay
+from pipeline.core.delays import Chances, bounded, read_delay, wait_before
 from pipeline.core.dispatching import dispatch_of, without_dropped
 from pipeline.core.effects import (
     Ask,
@@ -46,6 +46,7 @@ from pipeline.core.entries import (
     Compensating,
     Continued,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Finished,
@@ -83,8 +84,8 @@ from pipeline.core.state import (
     timer_key,
 )
 from pipeline.core.truth import truth
-
-_GOLDEN = 0.618_033_988_749_895
+from pipeline.core.unknown import KIND as UNKNOWN
+from pipeline.core.unknown import Judgement, judge, question_of
 
 
 def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
@@ -100,11 +101,10 @@ class _Turn:
 
     def __init__(self, run: Run, chance: float) -> None:
         self.run = run
-        self.chance = chance
+        self.chances = Chances(chance)
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
         self.agenda = Agenda()
-        self.retries = 0
         self.stale = 0
         self.unknown = 0
 
@@ -140,7 +140,6 @@ class _Turn:
                     self._succeed(event.scope, event.node, state, event)
             case AttemptFailed():
                 if state := self._current(event):
-                    self._log(event)
                     self._attempt_failed(event, state)
             case AttemptParked():
                 if state := self._current(event):
@@ -176,8 +175,8 @@ class _Turn:
     def _forget_answer(self, event: AttemptDone | AttemptFailed | AttemptParked) -> None:
         """An answer that came too late is not kept for another time."""
         node = self.run.program.nodes.get(event.node)
-        if node is not None and isinstance(node.work, Question):
-            self.effects.append(Withdraw(*event[:3], node.work.kind))
+        if node is not None and (kind := question_of(node)) is not None:
+            self.effects.append(Withdraw(*event[:3], kind))
 
     def _log(self, event: AttemptDone | AttemptFailed) -> None:
         if event.log:
@@ -189,27 +188,24 @@ class _Turn:
 
     def _attempt_failed(self, event: AttemptFailed, state: NodeState) -> None:
         node = self.run.plan_node(event.node)
-        retry = node.retry
-        if event.retryable and state.retries < retry.max_retries:
-            delay = retry_delay(retry, state.retries + 1, event.after, self._chance())
-            key = timer_key("retry", event.scope, event.node, state.attempt)
-            self.write(Retrying(*event[:3], delay, event.code, event.message, event.timed_out))
-            self.effects.append(SetTimer(key, delay))
+        key = timer_key("retry", event.scope, event.node, state.attempt)
+        judgement = judge(event, state, node)
+        if judgement is Judgement.LATE:
+            self.stale += 1
             return
-        self._fail(
-            self.run.scopes[event.scope],
-            node,
-            event.attempt,
-            event.code,
-            event.message,
-            timed_out=event.timed_out,
-            details=event.details,
-        )
-
-    def _chance(self) -> float:
-        """Another number for each retry: what fails together need not come back together."""
-        self.retries += 1
-        return (self.chance + (self.retries - 1) * _GOLDEN) % 1.0
+        self._log(event)
+        match judgement:
+            case Judgement.ASK:
+                self.write(Doubted(*event[:3], event.code, event.message))
+                told = {"code": event.code, "message": event.message}
+                self.effects.append(Ask(*event[:3], UNKNOWN, told))
+            case Judgement.RETRY:
+                delay = wait_before(node.retry, state, event, self.chances.next())
+                self.write(Retrying(*event[:3], delay, event.code, event.message, event.timed_out))
+                self.effects.append(SetTimer(key, delay))
+            case _:
+                scope, late = self.run.scopes[event.scope], event.timed_out
+                self._fail(scope, node, *event[2:5], timed_out=late, details=event.details)
 
     def _timer(self, key: str) -> None:
         timer = self.run.timers.get(key)

@@ -6,7 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Delay, Retry
+from pipeline.core.events import AttemptFailed
+from pipeline.core.state import NodeState
+from pipeline.core.unknown import RESOLVED
 
+_GOLDEN = 0.618_033_988_749_895
 LONGEST = timedelta(days=3_660)
 
 
@@ -34,14 +38,6 @@ def bounded(seconds: float) -> float:
     return min(seconds, LONGEST.total_seconds()) if seconds > 0 else 0.0
 
 
-def retry_delay(retry: Retry, number: int, after: float | None, chance: float) -> float:
-    """Seconds before retry `number`; `after` is the least wait that the other side asked for."""
-    delay = retry.delay(number, chance).total_seconds()
-    if after is None:
-        return delay
-    return max(delay, min(after, retry.max_delay.total_seconds()))
-
-
 def _moment(value: object, node: str) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
@@ -54,3 +50,27 @@ def _moment(value: object, node: str) -> str:
         f"`until` of `{node}` is {value!r}; it must be a time with its offset from UTC, as in "
         "2030-01-31T09:00:00+01:00."
     )
+
+
+def wait_before(retry: Retry, state: NodeState, event: AttemptFailed, chance: float) -> float:
+    """The seconds before the next attempt; the other side may have asked for some."""
+    if event.code == RESOLVED:
+        return 0.0
+    delay = retry.delay(state.retries + 1, chance).total_seconds()
+    if event.after is not None:
+        delay = max(delay, min(event.after, retry.max_delay.total_seconds()))
+    return delay
+
+
+class Chances:
+    """Another number in [0, 1) for each retry: what fails together need not come back together."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, first: float) -> None:
+        self._number = first
+
+    def next(self) -> float:
+        number = self._number % 1.0
+        self._number += _GOLDEN
+        return number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from permaflow.plan import Node, Task
+from permaflow.plan import Node, OnUnknown, Task
 from pipeline.core.effects import Ask, ClearTimer, Dispatch, Effect, SetTimer, StopStep
 from pipeline.core.state import NodeState, Run
 
@@ -28,6 +28,7 @@ def dispatch_of(scope_id: str, node: Node, state: NodeState, attempt: int) -> Di
         state.config,
         timeout,
         state.visits,
+        node.on_unknown is not OnUnknown.RETRY,
     )
 
 

@@ -12,7 +12,8 @@ from pipeline.core.entries import Entry
 class Dispatch(NamedTuple):
     """Send this attempt to the runners of `stage`. `timeout` in seconds; None is the default.
 
-    `visit` counts how often a goto has opened the node again.
+    `visit` counts how often a goto has opened the node again. `once`: a runner claims the attempt
+    before it begins, and none begins what another has claimed.
     """
 
     scope: str
@@ -23,6 +24,7 @@ class Dispatch(NamedTuple):
     config: Json
     timeout: float | None
     visit: int = 0
+    once: bool = False
 
 
 class SetTimer(NamedTuple):

@@ -89,6 +89,16 @@ class Parked(NamedTuple):
     reason: str = ""
 
 
+class Doubted(NamedTuple):
+    """Nobody knows what this attempt did; people were asked."""
+
+    scope: str
+    node: str
+    attempt: int
+    code: str
+    message: str
+
+
 class Waiting(NamedTuple):
     """A delay began: for `duration` seconds, or until a moment (RFC 3339)."""
 
@@ -236,6 +246,7 @@ Entry = (
     | Logged
     | Retrying
     | Parked
+    | Doubted
     | Waiting
     | Asked
     | Skipped
@@ -263,6 +274,7 @@ TAGS: dict[type[Any], str] = {
     Logged: "logged",
     Retrying: "retrying",
     Parked: "parked",
+    Doubted: "doubted",
     Waiting: "waiting",
     Asked: "asked",
     Skipped: "skipped",

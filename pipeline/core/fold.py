@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from permaflow.plan import FAILURES, Continue, Json, Loop, Outcome, Question, Trigger
+from permaflow.plan import FAILURES, Continue, Json, Loop, Outcome, Trigger
 from pipeline.core.compensating import (
     begin,
     close,
     error_of,
     forget,
-    is_unknown,
     keep,
     keep_doubtful,
 )
@@ -33,6 +32,7 @@ from pipeline.core.entries import (
     Compensating,
     Continued,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Finished,
@@ -71,6 +71,7 @@ from pipeline.core.state import (
     scope_output,
     timer_key,
 )
+from pipeline.core.unknown import is_unknown, question_of
 
 
 def fold(run: Run, entries: Iterable[Entry]) -> Run:
@@ -188,6 +189,15 @@ def _put_off(run: Run, scope: str, node: str, state: NodeState) -> None:
     run.outstanding.pop((scope, node), None)
     state.phase, state.config = RETRYING, None
     run.timers[timer_key("retry", scope, node, state.attempt)] = Timer("retry", scope, node)
+
+
+def _doubted(run: Run, entry: Doubted) -> None:
+    state = run.scopes[entry.scope].node(entry.node)
+    run.outstanding.pop((entry.scope, entry.node), None)
+    state.phase, state.config = ASKED, None
+    run.questions[entry.scope, entry.node] = entry.attempt
+    if entry.node in run.program.doubtful:
+        run.doubts.add((entry.scope, entry.node))
 
 
 def _waiting(run: Run, entry: Waiting) -> None:
@@ -444,9 +454,9 @@ def _drop_node(run: Run, scope: Scope, name: str, state: NodeState) -> None:
 def _withdraw(run: Run, scope: str, name: str, state: NodeState, *, answered: bool = False) -> None:
     del run.questions[scope, name]
     _disarm(run, timer_key("timeout", scope, name, state.attempt))
-    work = run.program.nodes[name].work
-    assert isinstance(work, Question)
-    run.dropped_questions.append(Withdraw(scope, name, state.attempt, work.kind, answered))
+    kind = question_of(run.program.nodes[name])
+    assert kind is not None
+    run.dropped_questions.append(Withdraw(scope, name, state.attempt, kind, answered))
 
 
 def _disarm(run: Run, key: str) -> None:
@@ -466,6 +476,7 @@ FOLDS: dict[type[Any], Callable[[Run, Any], None]] = {
     Logged: _nothing,
     Retrying: _retrying,
     Parked: _parked,
+    Doubted: _doubted,
     Waiting: _waiting,
     Asked: _asked,
     Skipped: _skipped,

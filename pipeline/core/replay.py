@@ -8,6 +8,7 @@ from permaflow.errors import EvaluationError
 from pipeline.core.entries import (
     Cancelled,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Parked,
@@ -49,7 +50,15 @@ def _unanswered(rows: list[tuple[int, Sequence[Entry]]]) -> dict[tuple[str, ...]
             match entry:
                 case Dispatched():
                     last[entry[:2]] = entry.attempt
-                case Succeeded() | Failed() | Retrying() | Parked() | Skipped() | Cancelled():
+                case (
+                    Succeeded()
+                    | Failed()
+                    | Retrying()
+                    | Parked()
+                    | Doubted()
+                    | Skipped()
+                    | Cancelled()
+                ):
                     last.pop(entry[:2], None)
     return last
 

@@ -18,6 +18,7 @@ from pipeline.core.entries import (
     Compensating,
     Continued,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Finished,
@@ -135,10 +136,12 @@ class History:
             case Retrying(scope, node, _, delay, code, message):
                 step = self._step(scope, node, at)
                 step.status, step.error = "retrying", _error(code, message) | {"retry_in": delay}
-            case Parked(scope, node):
-                self._step(scope, node, at).status = "waiting"
-            case Waiting(scope, node):
-                self._begin(scope, node, at).status = "waiting"
+            case Parked(scope, node) | Doubted(scope, node) | Waiting(scope, node):
+                began = isinstance(entry, Waiting)
+                step = (self._begin if began else self._step)(scope, node, at)
+                step.status = "waiting"
+                if isinstance(entry, Doubted):
+                    step.error = _error(entry.code, entry.message)
             case Skipped(scope, node):
                 self._end(self._begin(scope, node, at), at, "skipped")
             case Cancelled(scope, node):
@@ -251,7 +254,7 @@ def tell(entry: Entry) -> tuple[str, dict[str, Any]]:
         case LoopOpened(items=items):
             data = {"scope": entry.scope, "node": entry.node}
             data["count"] = len(items) if isinstance(items, list) else None
-        case Retrying() | Failed():
+        case Retrying() | Failed() | Doubted():
             error = _error(data.pop("code"), data.pop("message"), data.pop("details", None))
             data["error"] = error
         case (
@@ -274,6 +277,7 @@ _NAMES: dict[type[Any], str] = {
     Logged: "step_logged",
     Retrying: "step_retrying",
     Parked: "step_waiting",
+    Doubted: "step_waiting",
     Waiting: "step_waiting",
     Asked: "step_waiting",
     Skipped: "step_skipped",

@@ -1,4 +1,7 @@
-"""Leases: the long steps that a runner holds, so that the reconciler knows that they live."""
+"""Leases: the long steps that a runner holds, so that the reconciler knows that they live.
+
+Claims: the attempts that may happen once, each by who claims it first.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from uuid import UUID
 
 from pipeline.store.database import Connection
 from pipeline.store.queries import query
-from pipeline.store.rows import every
+from pipeline.store.rows import every, one
 
 _RENEW = query("leases.renew")
 _DROP = query("leases.drop")
 _LAPSED = query("leases.lapsed")
 _SWEEP = query("leases.sweep")
+_CLAIM = query("leases.claim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class LapsedLease:
     is_lost: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is known of the claim to an attempt: whether it is `mine`, how many seconds old it is,
+    and whether another runner holds a lease of the attempt.
+    """
+
+    mine: bool
+    age: float
+    leased: bool
+
+
 async def renew(
     connection: Connection, holder: str, held: Sequence[HeldStep], duration: timedelta
 ) -> set[tuple[UUID, str]]:
@@ -58,6 +73,31 @@ async def renew(
     }
     cursor = await connection.execute(_RENEW, values)
     return {(run_id, step) for run_id, step in await cursor.fetchall()}
+
+
+async def claim(
+    connection: Connection,
+    holder: str,
+    token: UUID,
+    org: UUID,
+    run_id: UUID,
+    scope: str,
+    node: str,
+    attempt: int,
+) -> Claim:
+    """Claims an attempt for good: whoever claims it later, with another token, is told so."""
+    values = {
+        "holder": holder,
+        "token": token,
+        "org": org,
+        "run_id": run_id,
+        "scope": scope,
+        "node": node,
+        "attempt": attempt,
+    }
+    found = await one(connection, Claim, _CLAIM, values)
+    assert found is not None
+    return found
 
 
 async def drop(connection: Connection, holder: str, held: Sequence[tuple[UUID, str, int]]) -> None:

@@ -45,6 +45,7 @@ CHILD, CHANGE = "child", "change"
 
 KINDS: dict[str, Kind] = {
     "approval": Kind(query("approvals.ask"), query("approvals.withdraw"), query("approvals.end")),
+    "unknown": Kind(),
     CHILD: Kind(query("children.ask"), query("children.withdraw"), early=True, running=True),
     CHANGE: Kind(query("waits.ask"), query("waits.withdraw"), early=True),
 }

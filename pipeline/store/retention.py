@@ -16,6 +16,7 @@ _DROP_OLDEST_MONTH = query("retention.drop_oldest_month")
 _CUTOFF = query("retention.cutoff")
 _PRUNE_KEYS = query("retention.prune_keys")
 _PRUNE_APPROVALS = query("approvals.prune")
+_PRUNE_CLAIMS = query("retention.prune_claims")
 _PRUNE_DEAD_LETTERS = query("dead_letters.prune")
 _PRUNE_NOTIFICATIONS = query("notifications.prune")
 _PRUNE_DOCUMENTS = query("documents.prune")
@@ -44,6 +45,11 @@ async def drop_old_months(database: Database, days: int) -> list[str]:
 async def prune_keys(database: Database, days: int, batch: int = BATCH) -> int:
     """Forgets the identity of events older than `days`; answers how many."""
     return await _prune(database, _PRUNE_KEYS, days, batch)
+
+
+async def prune_claims(database: Database, days: int, batch: int = BATCH) -> int:
+    """Forgets who claimed attempts more than `days` ago; answers how many."""
+    return await _prune(database, _PRUNE_CLAIMS, days, batch)
 
 
 async def prune_dead_letters(database: Database, days: int, batch: int = BATCH) -> int:

@@ -24,6 +24,7 @@ from permaflow.plan import (
     Loop,
     Never,
     Not,
+    OnUnknown,
     Or,
     Outcome,
     Pass,
@@ -42,6 +43,7 @@ from pipeline.core.entries import (
     Compensating,
     Continued,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Finished,
@@ -70,7 +72,7 @@ from pipeline.core.events import (
 )
 from pipeline.core.state import NodeState, Run
 from tests.core.plans import TRIGGER_INPUT
-from tests.core.undoing import Ledger, Undoing, loose
+from tests.core.undoing import LOST, Ledger, Undoing, loose
 
 IDLE, RUNNING, PUT_OFF, DELAYED, LOOPING = "idle", "running", "put off", "delayed", "looping"
 TEN_YEARS = 3_660 * 86_400.0
@@ -87,6 +89,7 @@ class Step:
     port: str | None = None
     attempt: int = 0
     retries: int = 0
+    doubted: bool = False
     visits: int = 0
     output: Json = None
     items: list[Json] | None = None
@@ -250,9 +253,7 @@ class Auditor:
                     return Succeeded
                 if isinstance(event, AttemptParked):
                     return Parked
-                retry = self.plan.nodes[event.node].retry
-                again = event.retryable and step.retries < retry.max_retries
-                return Retrying if again else Failed
+                return self._after_failure(event, step)
             case TimerFired() | Woken() if self.paused:
                 return None
             case TimerFired(key="run"):
@@ -273,11 +274,27 @@ class Auditor:
             case Woken():
                 return None if self.started else Started
 
+    def _after_failure(self, event: AttemptFailed, step: Step) -> type[Any] | None:
+        node = self.plan.nodes[event.node]
+        again = event.retryable and step.retries < node.retry.max_retries
+        unknown = event.timed_out or event.code in LOST
+        if step.doubted and event.code == "resolved":
+            return Retrying if event.retryable else Failed
+        if step.doubted and unknown:
+            return None
+        if unknown and isinstance(node.work, Task) and node.on_unknown is not OnUnknown.RETRY:
+            return Doubted if node.on_unknown is OnUnknown.ASK else Failed
+        return Retrying if again else Failed
+
     def _answer(self, event: Event, entry: Entry) -> None:
         """The first entry says what the event said."""
         match event, entry:
             case AttemptDone(), Succeeded():
                 assert entry == Succeeded(*event[:6])
+            case AttemptFailed(), Doubted():
+                assert entry == Doubted(*event[:5])
+            case AttemptFailed(code="resolved"), Retrying():
+                assert entry.delay == 0.0
             case AttemptFailed(), Retrying():
                 retry = self.plan.nodes[event.node].retry
                 longest = retry.max_delay.total_seconds()
@@ -513,8 +530,11 @@ class Auditor:
                 if isinstance(entry, Asked):
                     self._limit(scope, node, step)
                 self.used += 1
+            case Doubted():
+                step.doubted = True
             case Retrying() | Parked():
                 self._release(scope, node)
+                step.doubted = False
                 step.phase = PUT_OFF
                 step.retries += isinstance(entry, Retrying)
                 self._arm("retry", scope, node, step.attempt)
@@ -626,6 +646,7 @@ class Auditor:
         self._release(scope, node)
         step = place.steps[node]
         step.phase, step.outcome, step.items = IDLE, outcome, None
+        step.doubted = False
         ended = all(other.outcome is not None for other in place.steps.values())
         if ended and place.above is not None and self._doomed is None:
             whens = [self.plan.nodes[name].when for name in place.steps]

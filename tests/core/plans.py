@@ -37,6 +37,7 @@ from permaflow.plan import (
     Node,
     Not,
     OnError,
+    OnUnknown,
     Or,
     Outcome,
     Pass,
@@ -267,6 +268,11 @@ def _compensation(
     return Compensation("test", Task("stage", config), _retry(draw), None, draw(st.booleans()))
 
 
+def _on_unknown(draw: st.DrawFn, work: Work) -> OnUnknown:
+    choices = (OnUnknown.RETRY, OnUnknown.RETRY, OnUnknown.FAIL, OnUnknown.ASK)
+    return draw(st.sampled_from(choices)) if isinstance(work, Task) else OnUnknown.RETRY
+
+
 def _handlers(draw: st.DrawFn, kinds: Kinds, seen: tuple[str, ...]) -> tuple[Node, ...]:
     count = draw(st.sampled_from((0, 0, 0, 1, 2))) if kinds.compensations else 0
     config: Json = {"seen": Seen(seen)} if kinds.views else {}
@@ -330,6 +336,7 @@ def _assemble(
             cancels=cancels,
             max_visits=draw(st.integers(0, 3)),
             compensation=_compensation(draw, kinds, work, tuple(works)),
+            on_unknown=_on_unknown(draw, work),
         )
     limit = st.sampled_from((1_000_000, 1_000_000, 12)) if kinds.limits else st.just(1_000_000)
     roots = [name for name, scope in scopes.items() if scope == ROOT]

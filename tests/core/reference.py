@@ -23,6 +23,7 @@ from permaflow.plan import (
     Never,
     Node,
     Not,
+    OnUnknown,
     Or,
     Outcome,
     Pass,
@@ -35,7 +36,9 @@ from permaflow.plan import (
     Trigger,
     When,
 )
+from pipeline.core.events import AttemptDone, AttemptFailed
 from tests.core.plans import TRIGGER_INPUT, Done, Put, Table, output_of
+from tests.core.world import resolution
 
 Where = tuple[str, str]
 End = tuple[Outcome, str | None, Json]
@@ -156,7 +159,18 @@ class _Scope:
             if isinstance(answer, Put):
                 continue
             failures += 1
-            if not answer.retryable or failures > node.retry.max_retries:
+            again = answer.retryable and failures <= node.retry.max_retries
+            if answer.timed_out and node.on_unknown is OnUnknown.FAIL:
+                again = False
+            if answer.timed_out and node.on_unknown is OnUnknown.ASK:
+                match resolution((self.id, node.id, attempt)):
+                    case AttemptDone(output=output):
+                        return Outcome.SUCCESS, None, output
+                    case AttemptFailed(retryable=retryable):
+                        if retryable:
+                            continue
+                        return _FAILED
+            if not again:
                 return Outcome.TIMED_OUT if answer.timed_out else Outcome.FAILED, None, None
 
     def iterations(self, name: str, loop: Loop, items: Any) -> End:

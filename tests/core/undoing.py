@@ -14,6 +14,7 @@ from permaflow.plan import FAILURES, ROOT, Compensation, Json, Node, Outcome, Pl
 from pipeline.core.entries import (
     Compensating,
     Dispatched,
+    Doubted,
     Entry,
     Failed,
     Finished,
@@ -60,7 +61,7 @@ class Ledger:
     def note(self, entry: Entry, before: Mapping[Where, str], after: Mapping[Where, str]) -> None:
         """`before` and `after` say which nodes are with a runner, or between two attempts."""
         own: Where | None = None
-        if isinstance(entry, Dispatched | Parked | Retrying | Succeeded | Failed):
+        if isinstance(entry, Dispatched | Doubted | Parked | Retrying | Succeeded | Failed):
             own = entry.scope, entry.node
         group = [] if own is None else self._own(entry, own)
         for where in sorted(before.keys() - after.keys() - {own}):
@@ -83,6 +84,8 @@ class Ledger:
                 if doubtful and self.may_be_in_doubt(own[1]):
                     outcome = Outcome.TIMED_OUT if late else Outcome.FAILED
                     return [Execution(*own, None, outcome)]
+            case Doubted() if self.may_be_in_doubt(own[1]):
+                self.doubts.add(own)
             case Retrying(timed_out=late, code=code):
                 if (late or code in LOST) and self.may_be_in_doubt(own[1]):
                     self.doubts.add(own)

@@ -33,3 +33,20 @@ limit %(limit)s;
 -- name: sweep
 -- Removes leases that lapsed long ago.
 delete from permaflow.lease where until < statement_timestamp() - make_interval(secs => %(after)s);
+
+-- name: claim
+-- Claims an attempt, or says who has: `age` in seconds, and whether another runner holds a lease of it. A claim that
+-- another makes at this moment is not seen yet, and is as new as can be.
+with mine as (
+  insert into permaflow.claim as claim (run_id, scope, node, attempt, org_id, token)
+  values (%(run_id)s, %(scope)s, %(node)s, %(attempt)s, %(org)s, %(token)s)
+  on conflict (run_id, scope, node, attempt) do update set token = excluded.token
+  where claim.token = excluded.token
+  returning token
+)
+select exists (select from mine) as mine,
+  coalesce((select extract(epoch from statement_timestamp() - at)::float8 from permaflow.claim
+    where run_id = %(run_id)s and scope = %(scope)s and node = %(node)s and attempt = %(attempt)s), 0) as age,
+  exists (select from permaflow.lease
+    where run_id = %(run_id)s and step = %(scope)s || '/' || %(node)s and attempt = %(attempt)s
+      and holder <> %(holder)s and until > statement_timestamp() and deadline > statement_timestamp()) as leased;

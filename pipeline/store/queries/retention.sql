@@ -14,3 +14,8 @@ select clock_timestamp() - make_interval(days => %(days)s);
 -- Forgets identities of events older than the cutoff, so many at a time.
 delete from permaflow.run_key where key in (
   select key from permaflow.run_key where created_at < %(cutoff)s limit %(limit)s);
+
+-- name: prune_claims
+-- Forgets claims older than the cutoff, so many at a time.
+delete from permaflow.claim where ctid in (
+  select ctid from permaflow.claim where at < %(cutoff)s limit %(limit)s);
