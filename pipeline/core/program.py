@@ -23,9 +23,12 @@ Renderer = Callable[[Any], Json]
 NEVER = Never()
 
 
+COMPENSATE = "#compensate"
+
+
 def compensation_of(name: str) -> str:
     """The node that undoes a node. No dialect lets a `#` into the names of nodes."""
-    return f"{name}#compensate"
+    return name + COMPENSATE
 
 
 def _undoing(node: Node) -> Node:

@@ -34,6 +34,7 @@ from pipeline.gateway.ports import Ports
 from pipeline.gateway.published import OWN_SCHEMAS, SCHEMA_JSON, SCHEMAS, Published
 from pipeline.gateway.records import ROOT as RECORDS
 from pipeline.gateway.records import Records
+from pipeline.gateway.resolving import Resolving
 from pipeline.gateway.run_documents import RunDocument, RunDocuments
 from pipeline.gateway.run_starts import ROOT as RUNS
 from pipeline.gateway.run_starts import RunStarts
@@ -253,6 +254,15 @@ def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
         responses={200: {"model": shapes.RunSummary, "description": "Cancelled before."}},
         **writes,
     )
+    doors.add(
+        "POST",
+        f"{one}/steps/{{node}}/resolve",
+        Resolving(ports).resolve_step,
+        body=shapes.ResolveBody,
+        response_model=shapes.ResolvedView,
+        status_code=202,
+        **writes,
+    )
 
     controls = Controls(ports)
     for name, endpoint, status in (
@@ -332,7 +342,8 @@ async def _stream(run_id: UUID, last_event_id: str | None = None) -> Response:
 
     The events are `run_started`, `step_started`, `step_completed`, `step_failed`, `step_retrying`,
     `step_waiting`, `step_skipped`, `step_cancelled`, `step_jumped`, `loop_started`,
-    `loop_advanced`, `iteration_failed`, `run_cancel_requested`, and at the end `run_completed`.
+    `loop_advanced`, `iteration_failed`, `run_cancel_requested`, `run_compensating`, and at the end
+    `run_completed`.
     """
     raise AssertionError("this stands in the documentation only")
 

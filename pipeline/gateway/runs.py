@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from permaflow.errors import NotFoundError, StateError
 from pipeline import starter
 from pipeline.core.approval import KIND as APPROVAL
+from pipeline.core.program import COMPENSATE, Program
 from pipeline.gateway import answers
 from pipeline.gateway.answers import JSON, answer
 from pipeline.gateway.auth import caller_of, name_of
@@ -148,6 +149,7 @@ class Runs:
                     scope=step.scope,
                     node=step.node,
                     type=planned.type if planned else "",
+                    role=role_of(step.node, program),
                     status=step.status,
                     attempts=step.attempts,
                     started_at=step.started_at,
@@ -192,6 +194,13 @@ def _is_ending(run: Run) -> bool:
     return run.status in ("cancelled", "compensating") or (
         run.status == "compensated" and run.cancel_at is not None
     )
+
+
+def role_of(node: str, program: Program | None) -> Literal["step", "compensation", "on_failure"]:
+    """What a step is there for."""
+    if node.endswith(COMPENSATE):
+        return "compensation"
+    return "on_failure" if program is not None and node in program.handlers else "step"
 
 
 def read_statuses(text: str | None) -> list[str] | None:

@@ -211,6 +211,27 @@ class CancelBody(Body):
     reason: Annotated[str, Field(max_length=1_000)] = ""
 
 
+class ResolveBody(Body):
+    """What became of an attempt that nobody heard of again. `output` and `port` are of one that was
+    done; `scope` is that of the step, such as `each[3]`.
+    """
+
+    outcome: Literal["done", "fail", "retry"]
+    scope: Annotated[str, Field(max_length=1_000)] = ""
+    output: Any = None
+    port: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    message: Annotated[str, Field(max_length=1_000)] = ""
+
+
+class ResolvedView(View):
+    """What was said of a step."""
+
+    run_id: UUID
+    scope: str
+    node: str
+    outcome: str
+
+
 class RunStarted(View):
     """A run that is stored and will go on whatever happens. `run_id` is the same as `id`.
 
@@ -279,13 +300,15 @@ class RunView(RunSummary):
 class StepView(View):
     """One node in one scope (`""`, or an iteration such as `each[3]`), as of its last attempt.
 
-    A large output is `{"$ref": path}`. `log` is what its attempts wrote. `approval` leads to the
-    approval that it has asked for, `run_id` is the run that it started.
+    `role` is step, compensation (of the step before the `#` of its name), or on_failure. A large
+    output is `{"$ref": path}`. `log` is what its attempts wrote. `approval` leads to the approval
+    that it has asked for, `run_id` is the run that it started.
     """
 
     scope: str
     node: str
     type: str
+    role: Literal["step", "compensation", "on_failure"]
     status: str
     attempts: int
     started_at: Moment

@@ -17,6 +17,7 @@ from pipeline.store.queries import query
 from pipeline.store.rows import every
 
 _GIVE = query("answers.give")
+_OPEN = query("questions.open")
 _OVERDUE = query("answers.overdue")
 _FORGET = query("answers.forget")
 
@@ -54,6 +55,15 @@ class StoredAnswer:
     message: str
     retryable: bool
     details: bytes | None = None
+
+
+async def open_question(
+    connection: Connection, org: UUID, run_id: UUID, scope: str, node: str, kind: str
+) -> UUID | None:
+    """The question of this kind that a step waits for the answer to."""
+    values = {"org": org, "run_id": run_id, "scope": scope, "node": node, "kind": kind}
+    row = await (await connection.execute(_OPEN, values)).fetchone()
+    return None if row is None else row[0]
 
 
 async def give(connection: Connection, answers: Sequence[Answer]) -> list[StoredAnswer]:

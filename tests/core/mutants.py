@@ -270,6 +270,18 @@ BUGS = (
         "self.run.steps_used < limit or self.run.cause is not None",
         "self.run.steps_used < limit",
     ),
+    Bug(
+        "what may happen once is tried again",
+        "pipeline.core.unknown",
+        "    elif is_unknown(event) and node.on_unknown is not OnUnknown.RETRY:\n",
+        "    elif is_unknown(event) and node.on_unknown is OnUnknown.ASK:\n",
+    ),
+    Bug(
+        "people are asked twice",
+        "pipeline.core.unknown",
+        "            return Judgement.LATE\n",
+        "            return Judgement.ASK\n",
+    ),
     # Taking over.
     Bug(
         "who takes a run over renders what is out anew",

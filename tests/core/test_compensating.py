@@ -18,16 +18,17 @@ from permaflow.plan import (
     Json,
     Loop,
     Node,
+    OnUnknown,
     Plan,
     Question,
     Retry,
     Task,
     Work,
 )
-from pipeline.core.effects import ClearTimer, StopStep
+from pipeline.core.effects import Ask, ClearTimer, StopStep, Withdraw
 from pipeline.core.entries import Compensating, Dispatched, Failed, Finished, Retrying, Succeeded
-from pipeline.core.events import AttemptDone, CancelAsked, TimerFired, Woken
-from tests.core.plans import TASK, Broke, Done, Put, Seen, Table, plan_of, step
+from pipeline.core.events import AttemptDone, AttemptFailed, CancelAsked, TimerFired, Woken
+from tests.core.plans import TASK, Answer, Broke, Done, Put, Seen, Table, plan_of, step
 from tests.core.world import World
 
 NO = Broke(retryable=False)
@@ -370,3 +371,111 @@ def test_a_run_that_is_undone_ends_once() -> None:
     assert world.ends() == [Finished("compensated", "broke", "('', 'last', 1)", "last")]
     assert world.entries[-1] == world.ends()[0]
     assert len(world.of(Succeeded)) == 3 + 3 + 2
+
+
+# --- what becomes of an unknown outcome -----------------------------------------------------------
+
+LATE = Broke(True, timed_out=True)
+
+
+def doubtful(on_unknown: OnUnknown, *answers: Answer, **options: Any) -> World:
+    node = replace(step("a", retry=Retry(3, timedelta(0)), **options), on_unknown=on_unknown)
+    return World(plan_of(node, step("b", TASK, "a")), Table({"a": answers or [LATE]}))
+
+
+def test_it_is_retried_by_default() -> None:
+    world = doubtful(OnUnknown.RETRY, LATE, Done())
+    assert world.play(check=True).status == "completed"
+    assert world.attempts == {("", "a", 1), ("", "a", 2), ("", "b", 1)}
+
+
+def test_it_fails_for_good_where_a_step_may_happen_once() -> None:
+    world = doubtful(OnUnknown.FAIL)
+    assert world.play(check=True).status == "failed"
+    assert world.attempts == {("", "a", 1)}
+
+
+def test_what_was_surely_refused_is_retried_all_the_same() -> None:
+    world = doubtful(OnUnknown.FAIL, Broke(), Done())
+    assert world.play(check=True).status == "completed"
+
+
+@pytest.mark.parametrize("code", ["outcome_unknown", "runner_lost"])
+def test_a_runner_that_was_lost_leaves_an_unknown_outcome(code: str) -> None:
+    world = doubtful(OnUnknown.FAIL)
+    world.tell(Woken())
+    world.tell(AttemptFailed("", "a", 1, code, "gone", retryable=True))
+    assert world.run.status == "failed"
+
+
+def asked() -> World:
+    world = doubtful(OnUnknown.ASK)
+    world.tell(Woken())
+    decision = world.tell(world.next_events()[0])
+    assert [effect.kind for effect in decision.effects if isinstance(effect, Ask)] == ["unknown"]
+    assert world.run.status == "waiting"
+    assert world.live == {}
+    world.check()
+    return world
+
+
+def test_people_are_asked_and_say_that_it_was_done() -> None:
+    world = asked()
+    decision = world.tell(AttemptDone("", "a", 1, "paid"))
+    assert Withdraw("", "a", 1, "unknown", True) in decision.effects
+    world.check()
+    assert world.play_on(check=True).status == "completed"
+
+
+def test_people_say_that_it_failed() -> None:
+    world = asked()
+    world.tell(AttemptFailed("", "a", 1, "resolved", "it did not", retryable=False))
+    assert world.run.error == {"code": "resolved", "message": "it did not", "node": "a"}
+
+
+def test_people_say_try_again_however_often_it_was_tried() -> None:
+    world = doubtful(OnUnknown.ASK)
+    world.tell(Woken())
+    for attempt in range(1, 9):
+        world.tell(AttemptFailed("", "a", attempt, "timeout", "late", timed_out=True))
+        world.tell(AttemptFailed("", "a", attempt, "resolved", "again", retryable=True))
+        assert [entry.delay for entry in world.of(Retrying)][-1] == 0.0
+        world.tell(TimerFired(next(iter(world.armed))))
+        world.check()
+    assert ("", "a", 9) in world.live
+
+
+def test_to_hear_once_more_that_nobody_knows_changes_nothing() -> None:
+    world = asked()
+    decision = world.tell(AttemptFailed("", "a", 1, "outcome_unknown", "gone", retryable=False))
+    assert (decision.entries, decision.stale) == ([], 1)
+
+
+def test_the_end_of_the_run_withdraws_the_question() -> None:
+    world = asked()
+    decision = world.tell(CancelAsked())
+    assert Withdraw("", "a", 1, "unknown") in decision.effects
+    world.check()
+
+
+def test_who_takes_the_run_over_knows_that_people_were_asked() -> None:
+    world = asked()
+    world.restart()
+    assert world.run.questions == {("", "a"): 1}
+    assert world.run.outstanding == {}
+
+
+def test_a_step_that_people_were_asked_about_may_have_had_its_effect() -> None:
+    world = World(plan_of(replace(undoable("a"), on_unknown=OnUnknown.ASK)), Table({"a": [LATE]}))
+    world.tell(Woken())
+    world.tell(world.next_events()[0])
+    world.tell(CancelAsked())
+    world.play_on(check=True)
+    assert ran(world) == ["a#compensate"]
+
+
+def test_runners_are_told_which_steps_may_happen_once() -> None:
+    for choice in OnUnknown:
+        world = doubtful(choice)
+        world.tell(Woken())
+        assert world.live["", "a", 1].once == (choice is not OnUnknown.RETRY)

@@ -250,6 +250,16 @@ def held_and_let_go() -> Recorded:
     return document, world
 
 
+def nobody_knows() -> Recorded:
+    document = graph([START, call("pay", on_unknown="ask"), call("b")], "start pay", "start b")
+    return document, played(document, Table({"pay": [Broke(timed_out=True)]}), turns=1)
+
+
+def waiting_for_people() -> Recorded:
+    document = graph([START, {"id": "ask", "type": "logic_approval", "config": {}}], "start ask")
+    return document, played(document, Table(), turns=0)
+
+
 RUNS: tuple[Callable[[], Recorded], ...] = (
     retried_and_parked,
     first_of_three,
@@ -262,6 +272,8 @@ RUNS: tuple[Callable[[], Recorded], ...] = (
     undone_half_way,
     retried_inside_a_loop,
     held_and_let_go,
+    nobody_knows,
+    waiting_for_people,
 )
 
 

@@ -26,3 +26,10 @@ with ended as materialized (
   delete from permaflow.answer using ended where answer.run_id = ended.id
 )
 delete from permaflow.question using ended where question.run_id = ended.id;
+
+-- name: open
+-- What a step asks at this moment, of one kind.
+select id from permaflow.question
+where run_id = %(run_id)s and org_id = %(org)s and scope = %(scope)s and node = %(node)s and kind = %(kind)s
+order by attempt desc
+limit 1;
