@@ -28,6 +28,8 @@ def is_past(run: Run, scope_id: str, name: str, attempt: int) -> bool:
     """Whether this attempt has ended, or can no longer count."""
     if run.cause is not None:
         return _is_past_repair(run, scope_id, name, attempt)
+    if name not in run.program.plan.nodes:
+        return False  # what undoes a run begins after this
     scope = run.scopes.get(scope_id)
     if scope is None:
         return _has_closed(run, scope_id)

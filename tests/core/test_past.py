@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from permaflow.plan import Constant, Loop
+from permaflow.plan import Compensation, Constant, Loop
+from pipeline.core.decide import decide
 from pipeline.core.events import AttemptDone, AttemptFailed, AttemptParked, Event, TimerFired, Woken
 from pipeline.core.state import timer_key
-from tests.core.plans import plan_of, step
+from tests.core.plans import TASK, Broke, Table, plan_of, step
 from tests.core.world import World
 
 
@@ -70,3 +73,17 @@ def test_a_timer_that_no_step_of_this_state_ever_had_is_unknown(key: str) -> Non
     world = World(plan_of(step("a"), step("b")))
     world.tell(Woken())
     assert counted(world, TimerFired(key)) == (0, 1)
+
+
+def test_the_result_of_a_compensation_is_not_known_before_the_run_is_undone() -> None:
+    undo = Compensation("undo", TASK)
+    one = replace(step("one", scope="each"), compensation=undo)
+    plan = plan_of(step("each", Loop(Constant([1]))), one, step("last", TASK, "each"))
+    world = World(plan, Table({"last": [Broke(retryable=False)]}))
+    world.tell(Woken())
+    world.tell(AttemptDone("each[0]", "one", 1))
+    old = world.replayed()
+    world.tell(world.next_events()[0])
+    assert world.live.keys() == {("each[0]", "one#compensate", 1)}
+    decision = decide(old, [AttemptDone("each[0]", "one#compensate", 1)])
+    assert (decision.stale, decision.unknown) == (0, 1)
