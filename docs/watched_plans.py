@@ -90,7 +90,7 @@ def documents() -> list[Json]:
             edges=["t>ask", "t>quick", "ask>any", "quick>any"],
         ),
         _graph(
-            _task("first", compensate=UNDO),
+            _task("first", compensate=UNDO, on_unknown="ask"),
             _task("last"),
             edges=["t>first", "first>last"],
             on_failure={"type": "code_function", "config": {"function_slug": "noop"}},

@@ -29,7 +29,7 @@ from permaflow.plan import (
     Trigger,
 )
 from pipeline.core.compensating import calls_for_it, end_of
-from pipeline.core.delays import Chances, bounded, read_delay, wait_before
+from pipeline.core.delays import bounded, read_delay, spread, wait_before
 from pipeline.core.dispatching import dispatch_of, without_dropped
 from pipeline.core.effects import (
     Ask,
@@ -101,7 +101,8 @@ class _Turn:
 
     def __init__(self, run: Run, chance: float) -> None:
         self.run = run
-        self.chances = Chances(chance)
+        self.chance = chance
+        self.retries = 0
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
         self.agenda = Agenda()
@@ -200,7 +201,8 @@ class _Turn:
                 told = {"code": event.code, "message": event.message}
                 self.effects.append(Ask(*event[:3], UNKNOWN, told))
             case Judgement.RETRY:
-                delay = wait_before(node.retry, state, event, self.chances.next())
+                delay = wait_before(node.retry, state, event, spread(self.chance, self.retries))
+                self.retries += 1
                 self.write(Retrying(*event[:3], delay, event.code, event.message, event.timed_out))
                 self.effects.append(SetTimer(key, delay))
             case _:

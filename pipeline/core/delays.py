@@ -62,15 +62,6 @@ def wait_before(retry: Retry, state: NodeState, event: AttemptFailed, chance: fl
     return delay
 
 
-class Chances:
+def spread(chance: float, number: int) -> float:
     """Another number in [0, 1) for each retry: what fails together need not come back together."""
-
-    __slots__ = ("_number",)
-
-    def __init__(self, first: float) -> None:
-        self._number = first
-
-    def next(self) -> float:
-        number = self._number % 1.0
-        self._number += _GOLDEN
-        return number
+    return (chance + number * _GOLDEN) % 1.0

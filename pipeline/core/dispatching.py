@@ -6,6 +6,8 @@ from permaflow.plan import Node, OnUnknown, Task
 from pipeline.core.effects import Ask, ClearTimer, Dispatch, Effect, SetTimer, StopStep
 from pipeline.core.state import NodeState, Run
 
+RETRY = OnUnknown.RETRY
+
 
 def outstanding(run: Run) -> list[Dispatch]:
     """Every dispatch that is with a runner, asked for again: same attempts, same configs."""
@@ -28,7 +30,7 @@ def dispatch_of(scope_id: str, node: Node, state: NodeState, attempt: int) -> Di
         state.config,
         timeout,
         state.visits,
-        node.on_unknown is not OnUnknown.RETRY,
+        node.on_unknown is not RETRY,
     )
 
 
