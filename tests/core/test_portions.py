@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from permaflow.task import Done, TaskType
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import runner
-from pipeline.attempt import Services
 from pipeline.ids import new_id
 from pipeline.inbox import divide
 from pipeline.runner import Runner
 from pipeline.settings import load_settings
 from pipeline.wire import Dispatch, Dispatches, Inbox, Wake, count_events, encode
+from tests.core.no_services import services_for_nothing
 
 
 class Letter:
@@ -124,7 +124,7 @@ async def begin(monkeypatch: pytest.MonkeyPatch, groups: Sequence[int], together
 
     types = TaskTypeRegistry()
     types.add(TaskType("quick", "code", Nothing, Nothing, run))
-    services = Services(None, lambda _org: None, None, lambda _org, _run: None)  # type: ignore[arg-type,return-value]
+    services = services_for_nothing()
     vertex = Runner(Wall(seen), types, services, None, load_settings(), [], print)  # type: ignore[arg-type]
     run_id, org = new_id(), new_id().hex
     found = []

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from permaflow.plan import Goto, Node, Plan, Ref, Task
 from permaflow.task import Done, TaskType
-from pipeline.attempt import Services, attempt
+from pipeline.attempt import attempt
 from pipeline.core.decide import decide
 from pipeline.core.dispatching import outstanding
 from pipeline.core.effects import Dispatch
@@ -14,6 +14,7 @@ from pipeline.core.events import AttemptDone, AttemptFailed, Woken
 from pipeline.core.program import Program
 from pipeline.core.state import Run
 from pipeline.wire import Dispatch as WireDispatch
+from tests.core.no_services import services_for_nothing
 
 PLAN = Plan(
     {
@@ -59,7 +60,7 @@ async def keys(**fields):
     dispatch = WireDispatch(
         run_id=run_id, scope="", node="n", type="t", config={}, timeout=5.0, **fields
     )
-    services = Services(None, lambda org: None, None, lambda org, run_id: None)
+    services = services_for_nothing()
     await attempt(dispatch, {}, str(org), TaskType("t", "s", Nothing, Nothing, run), services)
     return seen[0]
 
