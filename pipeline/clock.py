@@ -22,6 +22,7 @@ import msgspec
 
 from permaflow.errors import BusError, PermaflowError
 from pipeline import telemetry
+from pipeline.alarm import Alarm
 from pipeline.answers import post_answers
 from pipeline.bus.port import Backlog, Bus, Channel
 from pipeline.bus.subjects import (
@@ -82,17 +83,18 @@ class Clock:
         self._database = database
         self._settings = settings
         self._stopping = asyncio.Event()
-        self._earlier = asyncio.Event()
-        self._next = 0.0
+        self._timers = Alarm(LOOK_EVERY)
+        self._approvals = Alarm(LOOK_EVERY)
         self._looked_at = float("-inf")
 
     async def run(self) -> None:
         unlisten = await self._bus.listen(TIMER, self._hear)
         unhold = await self._bus.listen(HELD, self._hold)
         loops = [
-            asyncio.create_task(self._repeat(self._fire_timers, 1.0)),
-            asyncio.create_task(self._repeat(self._reconcile, self._settings.reconcile_after)),
-            asyncio.create_task(self._repeat(self._keep_house, HOUSEKEEPING_EVERY)),
+            asyncio.create_task(self._repeat(self._fire_timers, self._timers.sleep)),
+            asyncio.create_task(self._repeat(self._tend_approvals, self._approvals.sleep)),
+            asyncio.create_task(self._repeat(self._reconcile)),
+            asyncio.create_task(self._repeat(self._keep_house)),
         ]
         stopping = asyncio.create_task(self._stopping.wait())
         # None of the loops ends by itself: one that does has met a bug, and takes the process down
@@ -113,8 +115,12 @@ class Clock:
     async def stop(self) -> None:
         self._stopping.set()
 
-    async def _repeat(self, work: Callable[[], Awaitable[float | None]], pause: float) -> None:
-        """Do it for ever; `work` may say how long to wait, and errors are waited out.
+    async def _repeat(
+        self,
+        work: Callable[[], Awaitable[float]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Do it for ever; `work` says how long to wait, and errors are waited out.
 
         A library may have taken a cancellation for the end of what it waited for: so it is asked
         whether to go on.
@@ -125,61 +131,44 @@ class Clock:
             except PermaflowError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="clock", error=str(error))
                 wait = 1.0
-            if self._stopping.is_set():
-                return
-            if work == self._fire_timers:
-                await self._sleep(pause if wait is None else wait)
-            else:
-                await asyncio.sleep(pause if wait is None else wait)
+            if not self._stopping.is_set():
+                await sleep(wait)
 
     # --- timers -----------------------------------------------------------------------------------
 
     def _hear(self, _subject: str, data: bytes) -> None:
-        """A timer was armed, due in so many seconds."""
+        """Something was armed, due in so many seconds."""
         try:
-            due = time.monotonic() + float(data)
+            seconds = float(data)
         except ValueError:
             return
-        if due < self._next:
-            self._next = due
-            self._earlier.set()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, or less if a doorbell tells of an earlier timer."""
-        self._next = min(self._next, time.monotonic() + seconds) if seconds else 0.0
-        while (left := self._next - time.monotonic()) > 0:
-            self._earlier.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._earlier.wait()
-            except TimeoutError:
-                return
+        self._timers.hear(seconds)
+        self._approvals.hear(seconds)
 
     async def _fire_timers(self) -> float:
-        self._next = time.monotonic() + LOOK_EVERY
+        self._timers.look()
         due = await self._database.run(timers.claim, limit=_PAGE)
         if due:
             post(self._bus, [(timer.org, TimerDue(timer.run_id, timer.key)) for timer in due])
             telemetry.TIMERS.inc(len(due))
             log.debug(telemetry.TIMERS_FIRED, count=len(due))
-        if await self._tend_approvals():
-            return 0.0
         if len(due) == _PAGE:
             # What is not handled is claimed again: an inbox that is not read must not fill with it.
             return LOOK_EVERY if await self._is_flooded() else 0.0
-        waits = [await self._database.run(timers.wait), await self._database.run(approvals.wait)]
-        soonest = min((wait.total_seconds() for wait in waits if wait is not None), default=None)
-        return LOOK_EVERY if soonest is None else min(LOOK_EVERY, soonest + 0.001)
+        return _until(await self._database.run(timers.wait))
 
-    async def _tend_approvals(self) -> bool:
-        """Who is to be told, reminded or asked as well; whether there may be more."""
+    async def _tend_approvals(self) -> float:
+        """Who is to be told of an approval, reminded of it, or asked as well."""
+        self._approvals.look()
         tended = await self._database.run(approvals.tend, limit=_APPROVALS)
         if tended.count:
             log.debug(telemetry.APPROVALS_TENDED, count=tended.count)
         for org, users in tended.told.items():
             if users:
                 self._bus.ring(notice(org.hex), encode(Noticed(sorted(users))))
-        return tended.count == _APPROVALS
+        if tended.count == _APPROVALS:
+            return 0.0
+        return _until(await self._database.run(approvals.wait))
 
     # --- workers elsewhere ------------------------------------------------------------------------
 
@@ -207,7 +196,7 @@ class Clock:
 
     # --- the reconciler ---------------------------------------------------------------------------
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self) -> float:
         seen = await self._database.run(runs.glance)
         if seen.cancelled:
             await self._cancel_again()
@@ -219,6 +208,7 @@ class Clock:
             await self._tell_ends_again()
         if seen.running:
             await self._nudge_silent_runs()
+        return self._settings.reconcile_after
 
     async def _tell_ends_again(self) -> None:
         told = await self._backlog(done_channel())
@@ -311,7 +301,7 @@ class Clock:
 
     # --- housekeeping -----------------------------------------------------------------------------
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self) -> float:
         settings = self._settings
         await retention.make_partitions(self._database)
         dropped = await retention.drop_old_months(self._database, settings.retention_days)
@@ -323,6 +313,12 @@ class Clock:
         await self._database.run(leases.sweep, timedelta(hours=1))
         if dropped:
             log.info(telemetry.HISTORY_DROPPED, partitions=dropped)
+        return HOUSEKEEPING_EVERY
+
+
+def _until(due: timedelta | None) -> float:
+    """How long to sleep until something is due."""
+    return LOOK_EVERY if due is None else min(LOOK_EVERY, due.total_seconds() + 0.001)
 
 
 def has_doubled(seconds: float, since: float, first: float = QUEUED_PATIENCE) -> bool:

@@ -28,6 +28,7 @@ from pipeline.store.rows import every, one
 _GET = query("approvals.get")
 _LOCK = query("approvals.lock")
 _PENDING = query("approvals.pending")
+_PENDING_OF = query("approvals.pending_of")
 _PEOPLE = query("approvals.people")
 _EVENTS = query("approvals.events")
 _ADD_EVENT = query("approvals.add_event")
@@ -36,6 +37,7 @@ _DUE = query("approvals.due")
 _ADVANCE = query("approvals.advance")
 _WAIT = query("approvals.wait")
 _WAKE = query("approvals.wake")
+_WAITING = query("approvals.waiting")
 
 AWAY = "away"
 
@@ -125,9 +127,17 @@ class _Person:
 
 
 @dataclass(frozen=True, slots=True)
+class _Waiting:
+    approval: UUID
+    person: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Due:
     id: UUID
     org: UUID
+    run_id: UUID
+    node: str
     terms: bytes
     reminders: int
     level: int
@@ -163,7 +173,7 @@ async def pending(
 ) -> list[Row]:
     """Open approvals; with `person` those that wait for them."""
     values = {"org": org, "person": person, "run": run, "before": before, "limit": limit}
-    return await every(connection, Row, _PENDING, values)
+    return await every(connection, Row, _PENDING if person is None else _PENDING_OF, values)
 
 
 async def add_event(
@@ -220,17 +230,31 @@ async def tend(connection: Connection, *, limit: int = 100) -> Tended:
 
     Any number of callers may do this at once.
     """
-    tended = Tended()
-    for row in await every(connection, _Due, _DUE, {"limit": limit}):
-        tended.count += 1
+    rows = await every(connection, _Due, _DUE, {"limit": limit})
+    if not rows:
+        return Tended()
+    tended = Tended(len(rows))
+    now: dict[UUID, Due] = {}
+    for row in rows:
         terms = read_terms(orjson.loads(row.terms))
-        now = due(terms, row.elapsed, row.reminders, row.level)
-        for number, level in enumerate(now.levels, start=row.level):
+        found = now[row.id] = due(terms, row.elapsed, row.reminders, row.level)
+        for number, level in enumerate(found.levels, start=row.level):
             if number:
                 await _escalate(connection, row, number, level)
-        values = {"id": row.id, "reminders": now.reminders, "level": now.level, "next": now.next}
-        await connection.execute(_ADVANCE, values)
-        tended.told[row.org].update(await _tell(connection, row, now))
+    values = {
+        "ids": list(now),
+        "reminders": [each.reminders for each in now.values()],
+        "levels": [each.level for each in now.values()],
+        "nexts": [each.next for each in now.values()],
+    }
+    await connection.execute(_ADVANCE, values)
+    waiting: dict[UUID, set[str]] = defaultdict(set)
+    for one_of in await every(connection, _Waiting, _WAITING, {"ids": list(now)}):
+        if one_of.person.isprintable():
+            waiting[one_of.approval].add(one_of.person)
+    for row in rows:
+        told = await _tell(connection, row, now[row.id], waiting[row.id])
+        tended.told[row.org].update(told)
     return tended
 
 
@@ -241,30 +265,28 @@ async def _escalate(connection: Connection, row: _Due, number: int, level: Level
     await add_event(connection, row.org, row.id, "escalate", details=details)
 
 
-async def _tell(connection: Connection, row: _Due, now: Due) -> set[str]:
+async def _tell(connection: Connection, row: _Due, now: Due, waiting: set[str]) -> set[str]:
     """Notifies those who may decide and have not: of the approval itself once, whoever they are by
     now; and each time that it is to remind.
     """
-    approval = await get(connection, row.org, row.id)
-    waiting = {name for name in approval.waiting_for or () if name.isprintable()}
-    told = await _notify(connection, approval, waiting, "asked", f"approval:{row.id}")
+    told = await _notify(connection, row, waiting, "asked", f"approval:{row.id}")
     if now.remind:
         details = {"number": now.reminders}
         await add_event(connection, row.org, row.id, "remind", details=details)
         key = f"approval:{row.id}:{now.reminders}"
-        told += await _notify(connection, approval, waiting - set(told), "reminder", key)
+        told += await _notify(connection, row, waiting - set(told), "reminder", key)
     return set(told)
 
 
 async def _notify(
-    connection: Connection, approval: Approval, people: set[str], kind: str, key: str
+    connection: Connection, row: _Due, people: set[str], kind: str, key: str
 ) -> list[str]:
     if not people:
         return []
-    row, terms = approval.row, approval.terms
+    terms = orjson.loads(row.terms)
     notice = Notice(
-        terms.title or row.node,
-        terms.description,
+        terms["title"] or row.node,
+        terms["description"],
         f"/workflows/v1/approvals/{row.id}",
         {"kind": kind, "approval_id": str(row.id), "run_id": str(row.run_id)},
     )

@@ -137,7 +137,7 @@ async def test_a_clock_stops_even_where_a_cancellation_is_lost(
 ) -> None:
     begun, lost = asyncio.Event(), asyncio.Event()
 
-    async def lose_one(_self: clock.Clock) -> None:
+    async def lose_one() -> float:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -145,9 +145,10 @@ async def test_a_clock_stops_even_where_a_cancellation_is_lost(
             if lost.is_set():
                 raise
             lost.set()
+        return 0.0
 
-    monkeypatch.setattr(clock.Clock, "_reconcile", lose_one)
     another = clock.Clock(engine.bus, engine.database, engine.settings)
+    monkeypatch.setattr(another, "_reconcile", lose_one)
     running = asyncio.create_task(another.run())
     await asyncio.wait_for(begun.wait(), 5)
     await another.stop()

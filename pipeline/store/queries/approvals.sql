@@ -46,31 +46,40 @@ where id = %(id)s and org_id = %(org)s
 for no key update;
 
 -- name: pending
--- Open approvals, those of the newest runs first, from below `before` on; of one person, those that wait for them.
+-- Open approvals, those of the newest runs first, from below `before` on.
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
   closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
 from permaflow.approval
 where org_id = %(org)s and status = 'pending'
   and (%(before)s::uuid is null or id < %(before)s)
   and (%(run)s::uuid is null or run_id = %(run)s)
-  and (%(person)s::text is null or (
-    id in (
-      select approval_id from permaflow.approval_assignee
-      where org_id = %(org)s and kind = 'user' and name = %(person)s and is_open
-      union all
-      select approval_id from permaflow.user_group_member
-      join permaflow.approval_assignee on approval_assignee.org_id = user_group_member.org_id
-        and kind = 'group' and name = group_name and is_open
-      where user_group_member.org_id = %(org)s and person = %(person)s
-      union all
-      select id from permaflow.approval where org_id = %(org)s and status = 'pending' and to_all
-    )
-    and (requester <> %(person)s or (terms->>'self_approval')::bool)
-    and not exists (select from permaflow.approval_assignee where approval_id = approval.id and kind = 'away'
-      and name = %(person)s)
-    and not exists (select from permaflow.approval_event where approval_id = approval.id
-      and kind in ('approve', 'reject') and person = %(person)s)
-  ))
+order by id desc
+limit %(limit)s;
+
+-- name: pending_of
+-- Open approvals that wait for one person, in the same order.
+with asked as (
+  select approval_id from permaflow.approval_assignee
+  where org_id = %(org)s and kind = 'user' and name = %(person)s and is_open
+  union
+  select approval_id from permaflow.user_group_member
+  join permaflow.approval_assignee on approval_assignee.org_id = user_group_member.org_id
+    and kind = 'group' and name = group_name and is_open
+  where user_group_member.org_id = %(org)s and person = %(person)s
+  union
+  select id from permaflow.approval where org_id = %(org)s and status = 'pending' and to_all
+)
+select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
+  closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
+from permaflow.approval
+where id = any(array(select approval_id from asked)) and org_id = %(org)s and status = 'pending'
+  and (%(before)s::uuid is null or id < %(before)s)
+  and (%(run)s::uuid is null or run_id = %(run)s)
+  and (requester <> %(person)s or (terms->>'self_approval')::bool)
+  and not exists (select from permaflow.approval_assignee where approval_id = approval.id and kind = 'away'
+    and name = %(person)s)
+  and not exists (select from permaflow.approval_event where approval_id = approval.id
+    and kind in ('approve', 'reject') and person = %(person)s)
 order by id desc
 limit %(limit)s;
 
@@ -115,7 +124,7 @@ update permaflow.approval_assignee set is_open = false from closed where approva
 
 -- name: due
 -- Approvals that somebody is to be told or reminded of, or that are to be escalated; each to one caller at a time.
-select id, org_id as org, terms, reminders, level,
+select id, org_id as org, run_id, node, terms, reminders, level,
   extract(epoch from clock_timestamp() - asked_at)::float8 as elapsed
 from permaflow.approval
 where next_at <= statement_timestamp()
@@ -123,11 +132,30 @@ order by next_at
 limit %(limit)s
 for no key update skip locked;
 
+-- name: waiting
+-- Those who may decide about these approvals and have not, one by one; nobody of those that are put to all.
+select approval.id as approval, asked.person
+from unnest(%(ids)s::uuid[]) as due (id) join permaflow.approval on approval.id = due.id
+cross join lateral (
+  select name as person from permaflow.approval_assignee where approval_id = approval.id and kind = 'user'
+  union
+  select person from permaflow.approval_assignee
+  join permaflow.user_group_member on user_group_member.org_id = approval_assignee.org_id and group_name = name
+  where approval_id = approval.id and kind = 'group'
+) as asked
+where not to_all and (requester <> person or (terms->>'self_approval')::bool)
+  and not exists (select from permaflow.approval_assignee where approval_id = approval.id and kind = 'away'
+    and name = person)
+  and not exists (select from permaflow.approval_event where approval_id = approval.id
+    and kind in ('approve', 'reject') and approval_event.person = asked.person);
+
 -- name: advance
--- How far the reminders and escalations of an approval are, and when the next is due, in seconds since it was asked.
+-- How far the reminders and escalations of approvals are, and when the next is due, in seconds since they were asked.
 update permaflow.approval
-set reminders = %(reminders)s, level = %(level)s, next_at = asked_at + make_interval(secs => %(next)s::float8)
-where id = %(id)s;
+set reminders = now.reminders, level = now.level, next_at = asked_at + make_interval(secs => now.next)
+from unnest(%(ids)s::uuid[], %(reminders)s::int4[], %(levels)s::int4[], %(nexts)s::float8[])
+  as now (id, reminders, level, next)
+where approval.id = now.id;
 
 -- name: wake
 -- Lets an open approval be looked at now.
