@@ -450,7 +450,7 @@ class Orchestrator:
             finished=[(run_id, "failed", error)],
             abandoned=[run_id],
         )
-        await self._journal.commit(append)
+        follow(self._bus, [], await self._journal.commit(append))
         await self._bus.send(done(org.hex), encode(Finished(org.hex, [run_id])))
 
 

@@ -7,7 +7,7 @@ gone. Either may raise a conflict, and the run is then decided about once more, 
 `end`, with `run_ids`, is for runs that are ended from outside, whose questions nobody knows.
 
 What they give back is told after the commit (`pipeline.asking`): `ask` of an `early` kind the
-answers that are known at once, `withdraw` of a `running` one the runs that have to end.
+answers that are known at once, `withdraw` and `end` of a `running` one the runs that have to end.
 """
 
 from __future__ import annotations
@@ -46,8 +46,14 @@ CHILD, CHANGE = "child", "change"
 KINDS: dict[str, Kind] = {
     "approval": Kind(query("approvals.ask"), query("approvals.withdraw"), query("approvals.end")),
     "unknown": Kind(),
-    CHILD: Kind(query("children.ask"), query("children.withdraw"), early=True, running=True),
-    CHANGE: Kind(query("waits.ask"), query("waits.withdraw"), early=True),
+    CHILD: Kind(
+        query("children.ask"),
+        query("children.withdraw"),
+        query("children.end"),
+        early=True,
+        running=True,
+    ),
+    CHANGE: Kind(query("waits.ask"), query("waits.withdraw"), query("waits.end"), early=True),
 }
 
 ANSWERS, RUNS = "answers", "runs"
@@ -62,8 +68,11 @@ def statements(
     """
     found: list[tuple[LiteralString, tuple[list[Any], ...], str]] = []
     if ended:
-        ends = [kind.end for kind in KINDS.values() if kind.end is not None]
-        found.extend((end, (list(ended),), "") for end in (*ends, END))
+        runs = (list(ended),)
+        for kind in KINDS.values():
+            if kind.end is not None:
+                found.append((kind.end, runs, RUNS if kind.running else ""))
+        found.append((END, runs, ""))
     for kind, gone in _by_kind(withdrawn):
         if kind.withdraw is not None:
             found.append((kind.withdraw, _columns(gone), RUNS if kind.running else ""))

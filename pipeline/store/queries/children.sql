@@ -95,6 +95,15 @@ set cancel_at = coalesce(cancel_at, clock_timestamp()), cancel_by = coalesce(can
 from lost where run.id = lost.id
 returning run.id, run.org_id;
 
+-- name: end
+-- The same for all children that these runs wait for.
+update permaflow.run
+set cancel_at = coalesce(cancel_at, clock_timestamp()), cancel_by = coalesce(cancel_by, 'run:' || parent_id)
+from permaflow.question
+where question.run_id = any(%b::uuid[]) and run.id = question.id and kind = 'child' and config ->> 'mode' <> 'async'
+  and run.status in ('pending', 'running', 'waiting', 'compensating')
+returning run.id, run.org_id;
+
 -- name: ended
 -- The finished runs among these that somebody waits for.
 select run.id, run.org_id as org, run.parent_id, workflow_id, version, status, trigger_node, input, input_ref, error,

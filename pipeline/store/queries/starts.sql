@@ -43,13 +43,16 @@ select place, ready.version, key is null or id in (select run_id from keyed) as 
 select key, run_id from permaflow.run_key where key = any(%(keys)b::bytea[]);
 
 -- name: at_depth
--- Which of these runs stand at the end of a chain of so many that changes started, one by the other.
+-- Which of these runs stand at the end of a chain of so many that changes started, one by the other. A child belongs to
+-- its parent: what it changes, its parent has changed.
 with recursive chain (id, cause, depth) as (
   select id, id, 0 from unnest(%(ids)s::uuid[]) as given (id)
   union all
-  select chain.id, substr(run.requested_by, 5)::uuid, chain.depth + 1
+  select chain.id, coalesce(run.parent_id, substr(run.requested_by, 5)::uuid),
+    chain.depth + case when run.parent_id is null then 1 else 0 end
   from chain
   join permaflow.run on run.id = chain.cause
-  where run.source = 'postgres' and run.requested_by like 'run:%%' and chain.depth < %(depth)s
+  where (run.parent_id is not null or (run.source = 'postgres' and run.requested_by like 'run:%%'))
+    and chain.depth < %(depth)s
 )
 select distinct id from chain where depth >= %(depth)s;

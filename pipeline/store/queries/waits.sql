@@ -34,6 +34,11 @@ delete from permaflow.change_wait
 using gone join permaflow.question using (run_id, scope, node, attempt)
 where question_id = question.id;
 
+-- name: end
+-- Ends all waits of runs.
+delete from permaflow.change_wait using permaflow.question
+where question.run_id = any(%b::uuid[]) and question_id = question.id;
+
 -- name: glance
 -- The generation of the triggers, whether a wait has begun that nobody has looked at, and for which of these objects
 -- somebody waits.
