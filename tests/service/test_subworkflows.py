@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from permaflow.errors import StoreError
 from permaflow.plan import Json
 from pipeline.core.entries import Asked, Retrying, Succeeded
 from pipeline.core.entries import Failed as NodeFailed
-from pipeline.store import runs
+from pipeline.ids import new_id
+from pipeline.store import runs, starts
 from pipeline.store.runs import Run, RunFilter
 from tests.fix_engine import Engine, graph, task
+from tests.fix_site import RunningSite
 from tests.fix_store import execute
 
 pytestmark = pytest.mark.service
@@ -291,13 +296,125 @@ async def test_nothing_is_left_behind(engine: Engine) -> None:
     child = await engine.workflow(graph(task("a", "reject"), edges=["t>a"]))
     for mode in ("sync", "async"):
         await engine.finished(calls(child, mode=mode))
+    await nothing_is_left(engine)
+
+
+async def nothing_is_left(engine: Engine) -> None:
+    """Until the last question and the last answer are gone."""
     async with asyncio.timeout(LIMIT):
-        while True:
-            rows = await execute(
-                engine.database,
-                "select (select count(*) from permaflow.question),"
-                " (select count(*) from permaflow.answer)",
-            )
-            if rows == [(0, 0)]:
-                return
+        while await execute(  # noqa: ASYNC110 - the reconciler tells nobody
+            engine.database,
+            "select 1 from permaflow.question union all select 1 from permaflow.answer",
+        ):
             await asyncio.sleep(0.05)
+
+
+async def test_lost_messages_cost_seconds_and_no_child(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of what was committed: neither the child, nor its end, nor its parent's."""
+    for module in ("pipeline.asking", "pipeline.children"):
+        monkeypatch.setattr(f"{module}.post_answers", lambda *_: None)
+    monkeypatch.setattr("pipeline.asking.wake", lambda *_: None)
+    monkeypatch.setattr("pipeline.asking.post", lambda *_: None)
+    child = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    (run_id,) = await engine.start(await engine.workflow(calls(child)))
+    (other,) = await engine.start(await engine.workflow(calls(child, mode="async")))
+    slow = await engine.workflow(graph(task("slow", seconds=60), edges=["t>slow"]))
+    (late,) = await engine.start(await engine.workflow(calls(slow, timeout_seconds=0.3)))
+    assert (await engine.until(run_id)).status == "completed"
+    assert (await engine.until(other)).status == "completed"
+    (found,) = await children_of(engine, late)
+    assert (await engine.until(found.id)).status == "cancelled"
+
+
+async def test_a_child_whose_end_is_told_again_answers_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, told = engine.completion._settle, []
+
+    async def falter(run_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """The store is away after the parent was told, and before that was settled."""
+        told.extend(run_ids)
+        if len(told) < 4:
+            raise StoreError("away")
+        return await settle(run_ids)
+
+    monkeypatch.setattr(engine.completion, "_settle", falter)
+    child = await engine.workflow(graph(task("a", output=1), edges=["t>a"]))
+    run, entries = await engine.finished(calls(child))
+    assert run.status == "completed"
+    assert sum(isinstance(e, Succeeded) and e.node == "child" for e in entries) == 1
+    (found,) = await children_of(engine, run.id)
+    async with asyncio.timeout(LIMIT):
+        while told.count(found.id) < 2:  # noqa: ASYNC110 - the list tells nobody
+            await asyncio.sleep(0.02)
+    assert await engine.entries(run.id) == entries
+
+
+async def test_a_parent_that_is_cancelled_as_its_child_ends_leaves_nothing_behind(
+    engine: Engine,
+) -> None:
+    child = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    workflow_id = await engine.workflow(calls(child))
+    for _ in range(2):  # the first one waits for the engine to begin
+        began = asyncio.get_running_loop().time()
+        await engine.until(*await engine.start(workflow_id))
+    undisturbed = asyncio.get_running_loop().time() - began
+    parents: list[UUID] = []
+    for number in range(60):
+        parents += await engine.start(workflow_id)
+        await asyncio.sleep(1.5 * undisturbed * number / 60)
+        await engine.cancel(parents[-1])
+    ended = Counter([(await engine.until(run_id)).status for run_id in parents])
+    assert set(ended) <= {"completed", "cancelled"}
+    assert len(ended) == 2, f"the moment was never met: {ended}"
+    for run_id in parents:
+        for found in await children_of(engine, run_id):
+            assert (await engine.until(found.id)).finished_at is not None
+    await nothing_is_left(engine)
+
+
+async def test_a_step_that_times_out_as_its_child_ends_has_one_outcome(engine: Engine) -> None:
+    child = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    workflow_id = await engine.workflow(calls(child, timeout_seconds=0.06))
+    parents = await engine.start(workflow_id, count=60)
+    for run_id in parents:
+        run = await engine.until(run_id)
+        entries = await engine.entries(run_id)
+        ends = [e for e in entries if isinstance(e, Succeeded | NodeFailed) and e.node == "child"]
+        assert len(ends) == 1
+        assert run.status == ("completed" if isinstance(ends[0], Succeeded) else "failed")
+        for found in await children_of(engine, run_id):
+            assert (await engine.until(found.id)).finished_at is not None
+    await nothing_is_left(engine)
+
+
+async def test_what_a_child_changes_its_parent_has_changed(engine: Engine) -> None:
+    """A circle that goes through a child has as many runs as one that does not."""
+    workflow_id = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    cause, parent = None, None
+    for number in range(6):
+        is_child = number % 2 == 1
+        request = starts.StartRequest(
+            new_id(),
+            engine.org,
+            workflow_id,
+            "workflow" if is_child else "postgres",
+            requested_by="" if is_child or cause is None else f"run:{cause}",
+            parent_id=parent if is_child else None,
+        )
+        await engine.database.run(starts.start_runs, [request])
+        cause = parent = request.run_id
+    assert cause is not None
+    assert await engine.database.run(starts.at_depth, [cause], 2) == {cause}
+    assert await engine.database.run(starts.at_depth, [cause], 3) == frozenset()
+
+
+async def test_the_door_shows_children_and_which_step_started_them(site: RunningSite) -> None:
+    child = await site.engine.workflow(graph(task("a"), edges=["t>a"]))
+    run, _ = await site.engine.finished(calls(child))
+    listed = (await site.door.get(f"/workflows/v1/runs?parent_id={run.id}")).json()["data"]
+    assert [each["parent_id"] for each in listed] == [str(run.id)]
+    steps = (await site.door.get(f"/workflows/v1/runs/{run.id}/steps?node=child")).json()["data"]
+    assert [step["run_id"] for step in steps] == [listed[0]["id"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -17,8 +18,11 @@ from permaflow.plan import Json
 from pipeline.bus.subjects import WAITS
 from pipeline.core.entries import Failed as NodeFailed
 from pipeline.core.entries import Skipped, Succeeded
+from pipeline.sources import PostgresChanges
 from pipeline.store import records
+from pipeline.store.database import Database
 from tests.fix_engine import Engine, graph, start_engine, task
+from tests.fix_site import Send, Sites
 from tests.fix_store import execute
 
 pytestmark = pytest.mark.service
@@ -274,3 +278,127 @@ async def test_a_large_record_travels_by_reference(watching: Engine) -> None:
     assert (await watching.until(run_id)).status == "completed"
     refs = [e.ref for e in await watching.entries(run_id) if isinstance(e, Succeeded) and e.attempt]
     assert all(refs)
+
+
+async def test_a_message_of_a_topic_ends_a_wait(
+    sites: Sites, kafka_bootstrap: str, topic: str, send: Send
+) -> None:
+    flags = {"kafka_bootstrap": kafka_bootstrap, "kafka_topics": topic, "kafka_group": topic}
+    async with sites(**flags) as site:
+        until = {"object": "orders", "record_id": "1", "field": "status"}
+        (run_id,) = await site.engine.start(
+            await site.engine.workflow(
+                graph(wait({**until, "op": "eq", "value": "paid"}), edges=["t>pause"])
+            )
+        )
+        await looked_at(site.engine)
+        old = round(time.time() * 1000) - 3_600_000
+        await send({"status": "paid", "__op": "u", "__source_ts_ms": old})
+        await send({"status": "open", "__op": "u"}, {"status": "paid", "n": 2, "__op": "u"})
+        assert (await site.engine.until(run_id)).status == "completed"
+        told = await output(site.engine, run_id)
+        assert (told["record"]["n"], told["event"]) == (2, "updated")
+
+
+async def test_a_change_from_before_the_wait_is_not_taken_for_how_the_record_is(
+    watching: Engine,
+) -> None:
+    """It is told late, when the record is another already: then the record is looked at again."""
+    await put(watching, "a", status="open")
+    (run_id,) = await watching.start(await watching.workflow(paid()), {"id": "a"})
+    await watching.until(run_id, "waiting")
+    await looked_at(watching)
+    await execute(
+        watching.database, "update permaflow.change_wait set since = now() + interval '1 hour'"
+    )
+    await put(watching, "a", status="paid")
+    # The look finds what that change has made.
+    assert (await watching.until(run_id)).status == "completed"
+    assert (await output(watching, run_id))["event"] == "found"
+
+
+async def test_tables_of_one_organisation_are_not_waited_for_by_others(
+    sites: Sites, store: Database, other_org: UUID
+) -> None:
+    async with sites(cdc_tables="auto", cdc_org="other") as site:
+        await site.sql(
+            "create table public.bills (id int primary key, status text)",
+            "insert into public.bills values (1, 'paid')",
+        )
+        document = paid({"object": "public.bills", "record_id": "1"})
+        (run_id,) = await site.engine.start(await site.engine.workflow(document))
+        await looked_at(site.engine)
+        assert (await site.engine.until(run_id, "waiting")).status == "waiting"
+        mine, site.engine.org = site.engine.org, other_org
+        (theirs,) = await site.engine.start(await site.engine.workflow(document))
+        assert (await site.engine.until(theirs)).status == "completed"
+        await site.sql("update public.bills set status = 'paid'")
+        site.engine.org = mine
+        assert (await site.engine.until(run_id, "waiting")).status == "waiting"
+
+
+@pytest.mark.parametrize("name", ["permaflow.api_key", "pg_catalog.pg_authid", "pg_authid"])
+async def test_no_wait_looks_at_what_is_not_the_users(watching: Engine, name: str) -> None:
+    until = {"object": name, "record_id": "10", "field": "rolname", "op": "exists"}
+    document = graph(wait(until), edges=["t>pause"])
+    (run_id,) = await watching.start(await watching.workflow(document))
+    await looked_at(watching)
+    assert (await watching.until(run_id, "waiting")).status == "waiting"
+
+
+async def test_a_restart_of_ingest_watches_what_runs_wait_for(watching: Engine) -> None:
+    await sql(
+        watching,
+        "create table public.bills (id int primary key, status text)",
+        "insert into public.bills values (1, 'open')",
+    )
+    document = paid({"object": "bills", "record_id": "1"})
+    (run_id,) = await watching.start(await watching.workflow(document))
+    await watching.until(run_id, "waiting")
+    await looked_at(watching)
+    slot = watching.settings.cdc_slot
+    published = (
+        "select count(*) from pg_publication_tables where tablename = 'bills' and pubname = %s"
+    )
+    # An ingest that knows of no wait asks for its own tables only.
+    await PostgresChanges(watching.settings, watching.database).watch(["nothing"])
+    assert await execute(watching.database, published, (slot,)) == [(1,)]
+    await sql(watching, "update public.bills set status = 'paid'")
+    assert (await watching.until(run_id)).status == "completed"
+
+
+async def test_lost_messages_of_ingest_cost_seconds_and_no_wait(
+    watching: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ingest.post_answers", lambda *_: None)
+    await put(watching, "a", status="paid")
+    await put(watching, "b", status="open")
+    workflow_id = await watching.workflow(paid())
+    (found,) = await watching.start(workflow_id, {"id": "a"})
+    (told,) = await watching.start(workflow_id, {"id": "b"})
+    await looked_at(watching)
+    await put(watching, "b", status="paid")
+    assert (await watching.until(found)).status == "completed"
+    assert (await watching.until(told)).status == "completed"
+
+
+async def test_a_wait_that_is_cancelled_as_it_is_met_leaves_nothing_behind(
+    watching: Engine,
+) -> None:
+    workflow_id = await watching.workflow(paid())
+    found: list[UUID] = []
+    for number in range(60):
+        await put(watching, f"o{number}", status="open")
+        found += await watching.start(workflow_id, {"id": f"o{number}"})
+        await watching.until(found[-1], "waiting")
+        await put(watching, f"o{number}", status="paid")
+        await asyncio.sleep(0.0005 * number)
+        await watching.cancel(found[-1])
+    ended = {(await watching.until(run_id)).status for run_id in found}
+    assert ended <= {"completed", "cancelled"}
+    await until(
+        watching,
+        "select not exists (select from permaflow.question) and"
+        " not exists (select from permaflow.answer) and"
+        " not exists (select from permaflow.change_wait)",
+    )
