@@ -69,9 +69,11 @@ def statements(
     found: list[tuple[LiteralString, tuple[list[Any], ...], str]] = []
     if ended:
         runs = (list(ended),)
-        for kind in KINDS.values():
-            if kind.end is not None:
-                found.append((kind.end, runs, RUNS if kind.running else ""))
+        found.extend(
+            (kind.end, runs, RUNS if kind.running else "")
+            for kind in KINDS.values()
+            if kind.end is not None
+        )
         found.append((END, runs, ""))
     for kind, gone in _by_kind(withdrawn):
         if kind.withdraw is not None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from permaflow.errors import StoreError
@@ -16,6 +17,7 @@ from pipeline.core.entries import Asked, Retrying, Succeeded
 from pipeline.core.entries import Failed as NodeFailed
 from pipeline.ids import new_id
 from pipeline.store import runs, starts
+from pipeline.store.journal import Append, Journal
 from pipeline.store.runs import Run, RunFilter
 from tests.fix_engine import Engine, graph, task
 from tests.fix_site import RunningSite
@@ -418,3 +420,27 @@ async def test_the_door_shows_children_and_which_step_started_them(site: Running
     assert [each["parent_id"] for each in listed] == [str(run.id)]
     steps = (await site.door.get(f"/workflows/v1/runs/{run.id}/steps?node=child")).json()["data"]
     assert [step["run_id"] for step in steps] == [listed[0]["id"]]
+
+
+async def test_a_run_that_is_ended_from_outside_ends_its_children(engine: Engine) -> None:
+    slow = await engine.workflow(graph(task("slow", seconds=60), edges=["t>slow"]))
+    (run_id,) = await engine.start(await engine.workflow(calls(slow)))
+    await engine.until(run_id, "waiting")
+    entries = len(await engine.database.run(runs.journal, engine.org, run_id))
+    url = engine.settings.database_url
+    journal = Journal(lambda: psycopg.AsyncConnection.connect(url, autocommit=True))
+    told = await journal.commit(
+        Append(
+            runs=[run_id],
+            seqs=[entries + 1],
+            orgs=[engine.org],
+            entries=['[["finished","failed","quarantined","x",""]]'],
+            finished=[(run_id, "failed", '{"code": "quarantined"}')],
+            abandoned=[run_id],
+        )
+    )
+    await journal.close()
+    (found,) = await children_of(engine, run_id)
+    assert told.ending == [(found.id, engine.org)]
+    assert (await engine.until(found.id)).status == "cancelled"
+    await nothing_is_left(engine)
