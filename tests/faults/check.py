@@ -31,9 +31,17 @@ RETRY = {"max_retries": 20, "initial_delay_ms": 20, "max_delay_ms": 200}
 
 
 def effect(name: str, **config: Json) -> dict[str, Any]:
-    more = {key: config.pop(key) for key in ("parentId", "on_error") if key in config}
+    more = {key: config.pop(key) for key in ("parentId", "on_error", "compensate") if key in config}
     return {"id": name, "type": "fault_effect", "config": config, "retry": RETRY, **more}
 
+
+def undo(value: Json) -> dict[str, Any]:
+    """A compensation whose first attempt fails."""
+    return {"type": "fault_effect", "config": {"value": value, "fail": 1}, "retry": RETRY}
+
+
+UNDONE = ["t", "a", "b", "b#compensate", "a#compensate"]
+"""What succeeds in a run that is undone, in this order, and each once."""
 
 DOCUMENTS: dict[str, Json] = {
     "chain": graph(
@@ -67,6 +75,12 @@ DOCUMENTS: dict[str, Json] = {
         edges=["t>a", "a>pause", "pause>b"],
     ),
     "refused": graph(effect("a", reject=True), effect("b"), edges=["t>a", "a>b"]),
+    "undone": graph(
+        effect("a", value="{{trigger.n}}", compensate=undo("{{steps.a.output.chain}}")),
+        effect("b", value="{{steps.a.output.chain}}", compensate=undo("{{steps.b.output.chain}}")),
+        effect("c", reject=True),
+        edges=["t>a", "a>b", "b>c"],
+    ),
     "posted": graph(effect("a", value="{{trigger.n}}"), edges=["t>a"]),
     "inserted": {
         "nodes": [
@@ -80,7 +94,7 @@ DOCUMENTS: dict[str, Json] = {
         "edges": [{"id": "e", "source": "t", "target": "a"}],
     },
 }
-DIRECT = ("chain", "diamond", "loop", "delay", "refused")
+DIRECT = ("chain", "diamond", "loop", "delay", "refused", "undone")
 """The kinds that are started in the store; the others come in by doors of their own."""
 
 
@@ -96,6 +110,8 @@ def expected(kind: str, n: int) -> tuple[str, Json]:
             return "completed", {"chain": [bodies, "sum"]}
         case "delay":
             return "completed", {"chain": [[n, "a"], "b"]}
+        case "undone":
+            return "compensated", None
         case "posted" | "inserted":
             return "completed", {"chain": [n, "a"]}
         case _:
@@ -294,6 +310,8 @@ class Workload:
         wrong += [
             f"{name}: {key} applied {many} times" for key, many in applied.items() if many > 1
         ]
+        if kind == "undone" and [e.node for e in entries if isinstance(e, Succeeded)] != UNDONE:
+            wrong.append(f"{name}: not undone in order: {entries}")
         sent = Counter((e.scope, e.node, e.attempt) for e in entries if isinstance(e, Dispatched))
         wrong += [
             f"{name}: {key} dispatched {many} times" for key, many in sent.items() if many > 1
