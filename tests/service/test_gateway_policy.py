@@ -62,7 +62,7 @@ async def ask(client: httpx.AsyncClient, door: Door, **names: object) -> httpx.R
     path = path.replace("{object_name}", str(names.get("object_name", "orders")))
     path = path.replace("{dialect}", "graph")
     body = {"definition": graph(call()), "status": "paused", "secret": "s", "data": {}}
-    body |= {"decision": "approve", "to": "bob", "members": []}
+    body |= {"decision": "approve", "to": "bob", "members": [], "outcome": "fail"}
     if door.needs == "admin":
         body["user"] = "ana"
     if door.body is not None:

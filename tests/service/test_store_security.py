@@ -61,6 +61,8 @@ async def fill(store: Database, org: UUID) -> UUID:
         " values (%(org)s, %(id)s, 'ada', 1, 't', 'd', '', 'null')",
         "insert into permaflow.document values (%(org)s, %(id)s, 'n', 'text/csv', '')",
         "insert into permaflow.secret values (%(org)s, 'n', '', 'me')",
+        "insert into permaflow.change_wait values (%(id)s, %(org)s, 'o', 'i', '[]')",
+        "insert into permaflow.claim values (%(run)s, '', 'n', 1, %(org)s, %(id)s)",
     ):
         await store.run(Connection.execute, statement.encode(), values)
     return workflow_id
