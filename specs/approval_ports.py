@@ -23,7 +23,7 @@ APPROVED, REJECTED, TIMED_OUT = "approved", "rejected", "timed_out"
 def main_port(step: Step) -> str | None:
     """The port that bare success means; None if any."""
     work = step.work
-    if isinstance(work, Question) and work.kind == waits.KIND and work.timeout_port is not None:
+    if isinstance(work, Question) and work.kind == waits.KIND:
         return waits.MET
     return APPROVED if asking_of(step) is not None else None
 
@@ -64,9 +64,13 @@ def ports_in(whens: Iterable[When]) -> Iterator[tuple[str, str | None]]:
 
 
 def settle(steps: Mapping[str, Step], used: Iterable[tuple[str, str | None]]) -> None:
-    """Decides for every approval what a rejection and a timeout are; `used` are the ports that
-    something follows.
+    """Decides for every approval what a rejection and a timeout are, and for every wait for a
+    change what a timeout is; `used` are the ports that something follows.
     """
+    used = list(used)
+    for name in {name for name, port in used if port == waits.TIMED_OUT}:
+        if name in steps:
+            _settle_wait(steps[name])
     approvals = {name: asking for name, step in steps.items() if (asking := asking_of(step))}
     if not approvals:
         return
@@ -76,6 +80,18 @@ def settle(steps: Mapping[str, Step], used: Iterable[tuple[str, str | None]]) ->
             followed[name].add(port)
     for name, asking in approvals.items():
         _settle(steps[name], asking, followed[name])
+
+
+def _settle_wait(step: Step) -> None:
+    """Something follows its timeout."""
+    work = step.work
+    if not isinstance(work, Question) or work.kind != waits.KIND:
+        return
+    if work.config["on_timeout"] == "fail":
+        step.problem("", "never_taken", _unused(step, waits.TIMED_OUT, "on_timeout"))
+    if step.timeout is None:
+        step.problem("", "missing_field", "`timeout_seconds` is missing; give a number of seconds.")
+    step.work = replace(work, timeout_port=waits.TIMED_OUT)
 
 
 def _settle(step: Step, asking: Asking, followed: set[str | None]) -> None:

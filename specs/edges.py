@@ -10,8 +10,8 @@
   on success.
 * Out of a task that declares `ports`, it is the port that the task's result names; an edge without
   one is taken whichever it is.
-* Out of a delay until a field changes that branches on its timeout, it is `met` or `timed_out`; an
-  edge without one is the `met` one.
+* Out of a delay until a field meets a condition it is `met` or `timed_out`; an edge without one is
+  the `met` one.
 * Other handles, out of other nodes, say where a line is drawn and mean nothing.
 
 Otherwise an edge is taken when its source succeeds; with `on_error: continue` also when it fails.

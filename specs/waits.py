@@ -10,8 +10,8 @@
   those of triggers; their values may be templates.
 * Without `object` and `record_id` it is the resource of the run: the record whose change started
   it. An `object` is fixed, a `record_id` may be a template.
-* `on_timeout`: `fail` (the default), or `branch`: through the port `timed_out`, and through `met`
-  otherwise.
+* `on_timeout`: `fail`, or `branch`: through the port `timed_out`. By default it is `branch` if
+  something follows that port. Otherwise it is left through `met`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def read_wait(fields: Fields, look: Look) -> Question:
         "record_id": _record_id(wait, look),
         "conditions": _conditions(wait, look),
     }
-    branch = fields.choice("on_timeout", ("fail", "branch"), "fail") == "branch"
-    return Question(KIND, config, TIMED_OUT if branch else None)
+    config["on_timeout"] = fields.choice("on_timeout", ("fail", "branch"), "")
+    return Question(KIND, config, TIMED_OUT if config["on_timeout"] == "branch" else None)
 
 
 def timeout_of(fields: Fields) -> timedelta | None:

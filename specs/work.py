@@ -82,7 +82,7 @@ def ports_of(work: Work) -> tuple[str, ...]:
     if isinstance(work, Question) and work.kind == approvals.KIND:
         return approvals.PORTS
     if isinstance(work, Question) and work.kind == waits.KIND:
-        return waits.PORTS if work.timeout_port is not None else ()
+        return waits.PORTS
     if not isinstance(work, Branch):
         return ()
     names = [name for name, _ in work.cases]
