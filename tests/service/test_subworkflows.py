@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 import pytest
 
@@ -444,3 +445,29 @@ async def test_a_run_that_is_ended_from_outside_ends_its_children(engine: Engine
     assert told.ending == [(found.id, engine.org)]
     assert (await engine.until(found.id)).status == "cancelled"
     await nothing_is_left(engine)
+
+
+async def test_a_parent_that_is_retried_starts_another_child(site: RunningSite) -> None:
+    engine = site.engine
+    child = await engine.workflow(graph(task("a", "reject"), edges=["t>a"]))
+    run, _ = await engine.finished(calls(child))
+    assert run.status == "failed"
+    mended = orjson.dumps(graph(task("b", output=3), edges=["t>b"])).decode()
+    await execute(
+        engine.database,
+        "insert into permaflow.workflow_version (workflow_id, version, org_id, document, dialect)"
+        " values (%s, 2, %s, %s, 'graph')",
+        (child, engine.org, mended),
+    )
+    await execute(
+        engine.database, "update permaflow.workflow set version = 2 where id = %s", (child,)
+    )
+    answer = await site.door.post(f"/workflows/v1/runs/{run.id}/retry")
+    assert answer.status_code == 202, answer.text
+    assert (await engine.until(run.id, "completed")).status == "completed"
+    found = await children_of(engine, run.id)
+    assert sorted((each.version, each.status) for each in found) == [
+        (1, "failed"),
+        (2, "completed"),
+    ]
+    assert output(await engine.entries(run.id)) == 3
