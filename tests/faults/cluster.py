@@ -35,11 +35,13 @@ class Member:
 
 @dataclass
 class Cluster:
-    """PostgreSQL, NATS and some processes of each vertex. `plant` names a planted bug."""
+    """PostgreSQL, NATS and some processes of each vertex. `plant` names a planted bug; `settings`
+    are variables that all of them get besides."""
 
     folder: Path
     vertices: Sequence[str]
     plant: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
     api_key: str = ""
     port: int = 0
     members: list[Member] = field(default_factory=list)
@@ -114,6 +116,7 @@ class Cluster:
             "PERMAFLOW_READY_FILE": str(self.folder / f"{member.name}.ready"),
             "PYTHONPATH": str(Path(__file__).parents[2]),
             WITNESS: str(self.witness),
+            **self.settings,
         }
         command = [sys.executable, "-m", "tests.faults.vertex", member.vertex]
         if self.plant:
