@@ -53,7 +53,19 @@ def output_of(
     rows: Iterable[bytes],
     items: Mapping[str, Json],
 ) -> Json:
-    """The output of a run, with `Ref`s in it. `rows` are the entries of its journal as JSON text,
+    """The output of a run, with `Ref`s in it, as in `folded`."""
+    return folded(program, run_id, trigger_input, trigger, rows, items).output()
+
+
+def folded(
+    program: Program,
+    run_id: UUID,
+    trigger_input: Json,
+    trigger: str,
+    rows: Iterable[bytes],
+    items: Mapping[str, Json],
+) -> Run:
+    """A run with `Ref`s for its large values. `rows` are the entries of its journal as JSON text,
     `items` the lists that `loop_refs` names.
     """
 
@@ -68,7 +80,7 @@ def output_of(
     replayed = Run(run_id, program, trigger_input, trigger)
     for row in rows:
         fold(replayed, [known(entry) for entry in from_row(orjson.loads(row))])
-    return replayed.output()
+    return replayed
 
 
 def with_values(value: Json, give: Callable[[UUID], Json]) -> Json:

@@ -8,7 +8,7 @@ that is one template (`"{{steps.check.output.ok}}"`) is true if its value is tru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from permaflow.changes import CREATED, DELETED
 from permaflow.errors import EvaluationError
@@ -26,10 +26,14 @@ MAX_CONDITIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Looks one path up and compares it with a value that is known beforehand."""
+    """Looks one path up and compares it with a value that is known beforehand.
+
+    `test` says how and with what; by it two comparisons are equal.
+    """
 
     path: Path
-    compare: Compare
+    test: str
+    compare: Compare = field(compare=False, repr=False)
 
     def evaluate(self, context: Context) -> bool:
         return self.compare(self.path.look(context))
@@ -222,7 +226,11 @@ def _comparison(
             )
             return None
         return Changing(path, op, expected if moving else Constant(expected))
-    return Matching(path, op, expected) if moving else Comparison(path, comparison(op, expected))
+    return Matching(path, op, expected) if moving else _known_comparison(path, op, expected)
+
+
+def _known_comparison(path: Path, op: str, expected: Json) -> Comparison:
+    return Comparison(path, f"{op} {expected!r}", comparison(op, expected))
 
 
 def read_path(fields: Fields) -> Path | None:

@@ -261,6 +261,76 @@ def retry(run: Id, json: Json = False) -> None:
 
 
 @app.command()
+def rerun(
+    run: Id,
+    start_at: Annotated[
+        str | None, typer.Option("--from", help="The step to begin at; all of it without.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Other data of the trigger: JSON, @file, or @- for standard input."),
+    ] = None,
+    version: Annotated[
+        str, typer.Option(help="Of the workflow: same, latest, or a number.")
+    ] = "same",
+    json: Json = False,
+) -> None:
+    """Do a run again, as a new run: all of it, or what follows from a step.
+
+    \b
+    permaflow run rerun 019a… --version latest
+    permaflow run rerun 019a… --from charge --data @order.json
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    body: dict[str, Any] = {"version": int(version) if version.isdecimal() else version}
+    if start_at is not None:
+        body["from"] = start_at
+    if data is not None:
+        body["input"] = read_data(data)
+
+    async def ask() -> dict[str, Any]:
+        async with Api() as api:
+            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/rerun", body)
+            return found
+
+    found = wait_for(ask())
+    if json:
+        as_json(found)
+    else:
+        print(found["id"])
+
+
+@app.command()
+def migrate(
+    run: Id,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Of the workflow; the current one without.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it can.")] = False,
+    json: Json = False,
+) -> None:
+    """Let an open run go on by another version of its workflow.
+
+    \b
+    permaflow run migrate 019a… --dry-run
+    """
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    async def ask() -> dict[str, Any]:
+        async with Api() as api:
+            body = {"version": version, "dry_run": dry_run}
+            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/migrate", body)
+            return found
+
+    found = wait_for(ask())
+    if json:
+        as_json(found)
+    else:
+        note("It can." if dry_run else f"The run goes on by version {found['version']}.")
+
+
+@app.command()
 def pause(run: Id, json: Json = False) -> None:
     """Hold a run: what its steps come to is taken in, but nothing new begins.
 

@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from permaflow.errors import EvaluationError
@@ -72,7 +73,7 @@ from pipeline.core.events import (
     Woken,
 )
 from pipeline.core.fold import FOLDS
-from pipeline.core.frontier import Agenda, ending, is_due, unarmed
+from pipeline.core.frontier import Agenda, ending, is_due, limit_of, unarmed
 from pipeline.core.loops import next_iterations, read_items
 from pipeline.core.past import awaited, is_over, is_past
 from pipeline.core.state import (
@@ -96,16 +97,16 @@ def decide(run: Run, events: Iterable[Event], chance: float = 0.5) -> Decision:
     return _Turn(run, chance).take(events)
 
 
-class _Turn:
+class _Turn(Agenda):
     """One call of `decide`: the entries and effects so far, and the nodes still to look at."""
 
     def __init__(self, run: Run, chance: float) -> None:
         self.run = run
+        self.queue, self.loops = deque(), deque()
         self.chance = chance
         self.retries = 0
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
-        self.agenda = Agenda()
         self.stale = 0
         self.unknown = 0
 
@@ -123,7 +124,9 @@ class _Turn:
                 continue
             self._hear(event)
             self._settle()
-        effects = without_dropped(run, self.effects)
+        effects = self.effects
+        if run.dropped_timers or run.dropped_steps or run.dropped_questions:
+            effects = without_dropped(run, effects)
         run.settle_status()
         return Decision(self.entries, effects, self.stale, self.unknown)
 
@@ -163,7 +166,7 @@ class _Turn:
 
     def _current(self, event: AttemptDone | AttemptFailed | AttemptParked) -> NodeState | None:
         """The node that waits for this very attempt; None when the event is late or early."""
-        state = awaited(self.run, *event[:3])
+        state = awaited(self.run, event)
         if state is not None:
             return state
         if is_past(self.run, event.scope, event.node, event.attempt):
@@ -257,7 +260,7 @@ class _Turn:
         if run.program.plan.timeout is not None:
             self.effects.append(SetTimer(run_timer(run), run.program.plan.timeout.total_seconds()))
         if run.root.nodes:  # what a rerun keeps has ended already
-            self.agenda.look_around(run.program.plan, [run.root])
+            self.look_around(run.program.plan, [run.root])
         else:
             self._open(run.root)
 
@@ -265,38 +268,38 @@ class _Turn:
         """Find out what is to happen next in a run that was held, has ended, or has a new plan."""
         run = self.run
         self.effects.extend(unarmed(run))
-        self.agenda.look_around(run.program.plan, run.scopes.values())
+        due = self.look_around(run.program.plan, run.scopes.values())
         self.write(Continued())
         if not run.started:
             self._start()
+        for scope, name, visits in due:
+            if is_due(run, scope, name, visits):
+                self._fire(scope, run.plan_node(name))
+                self._reach_target()
         self._settle()
 
     def _open(self, scope: Scope) -> None:
         for name in self.run.program.entries[scope.name]:
-            self.agenda.queue.append((scope, name))
+            self.queue.append((scope, name))
 
     def _ended(self, scope: Scope | None, name: str) -> None:
         """Look at what waits for a node that has ended, if its scope is still open."""
         if scope is not None:
             for follower in self.run.program.followers[name]:
-                self.agenda.queue.append((scope, follower))
+                self.queue.append((scope, follower))
 
     def _settle(self) -> None:
         """Go on until nothing more follows; then the run may be over."""
-        run, agenda = self.run, self.agenda
-        while not (run.finished or run.paused):
-            if agenda.target is not None:
-                (scope, name), agenda.target = agenda.target, None
-                self._fire(scope, run.plan_node(name))
-            elif agenda.due:
-                if is_due(run, *(due := agenda.due.popleft())):
-                    self._fire(due[0], run.plan_node(due[1]))
-            elif agenda.queue:
-                self._look(*agenda.queue.popleft())
-            elif agenda.loops:
-                self._continue_loop(*agenda.loops.popleft())
+        run = self.run
+        while not run.finished and not run.paused:
+            if self.target is not None:
+                self._reach_target()
+            elif self.queue:
+                self._look(*self.queue.popleft())
+            elif self.loops:
+                self._continue_loop(*self.loops.popleft())
             elif run.touched:
-                agenda.loops.extend(dict.fromkeys(run.touched))
+                self.loops.extend(dict.fromkeys(run.touched))
                 run.touched.clear()
             elif run.cause is not None:
                 if not self._repair():
@@ -307,8 +310,13 @@ class _Turn:
                 if run.cause is None:
                     break
         else:
-            self.agenda.clear()
+            self.clear()
             run.touched.clear()
+
+    def _reach_target(self) -> None:
+        while self.target is not None and not self.run.finished:
+            (scope, name), self.target = self.target, None
+            self._fire(scope, self.run.plan_node(name))
 
     def _look(self, scope: Scope, name: str) -> None:
         """Fire or skip a node whose `when` has become known."""
@@ -332,7 +340,7 @@ class _Turn:
         begins = end.status != "completed" and self.run.cause is None
         if begins and calls_for_it(self.run, end.status):
             self.write(Compensating(*end[:4]))
-            self.agenda.clear()
+            self.clear()
         else:
             self.write(end)
 
@@ -391,7 +399,7 @@ class _Turn:
             case Loop() as loop:
                 items = read_items(loop, scope.context)
                 self.write(LoopOpened(scope.id, node.id, items))
-                self._limit(scope, node)
+                self.effects.extend(limit_of(scope, node))
                 self.run.touched.append((scope, node.id))
 
     def _pass(self, scope: Scope, name: str, output: object = None) -> None:
@@ -403,12 +411,7 @@ class _Turn:
         self.write(Waiting(scope.id, node.id, duration, until))
         key = timer_key("delay", scope.id, node.id, scope.node(node.id).attempt)
         self.effects.append(SetTimer(key, duration, until))
-        self._limit(scope, node)
-
-    def _limit(self, scope: Scope, node: Node) -> None:
-        if node.timeout is not None:
-            key = timer_key("timeout", scope.id, node.id, scope.nodes[node.id].attempt)
-            self.effects.append(SetTimer(key, node.timeout.total_seconds()))
+        self.effects.extend(limit_of(scope, node))
 
     def _attempt(self, scope: Scope, node: Node) -> None:
         """Dispatch the next attempt of a task, or put its question once more.
@@ -425,7 +428,7 @@ class _Turn:
         if isinstance(node.work, Question):
             self.write(Asked(scope.id, node.id, attempt, node.work.kind))
             self.effects.append(Ask(scope.id, node.id, attempt, node.work.kind, config))
-            self._limit(scope, node)
+            self.effects.extend(limit_of(scope, node))
             return
         self.write(Dispatched(scope.id, node.id, attempt))
         state.config = config
@@ -469,8 +472,8 @@ class _Turn:
         self._ended(scope, node.id)
         self.write(Jumped(scope.id, node.id, target))
         if not self.run.paused:
-            self.agenda.target = (scope, target)
-        self.agenda.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
+            self.target = (scope, target)
+        self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])
 
     # --- loops ------------------------------------------------------------------------------------
 

@@ -9,50 +9,49 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from permaflow.plan import FAILURES, Outcome, Plan
+from permaflow.plan import FAILURES, Node, Outcome, Plan
 from pipeline.core.effects import SetTimer
 from pipeline.core.entries import Finished
-from pipeline.core.state import DUE, LOOPING, Run, Scope
+from pipeline.core.state import DUE, LOOPING, Run, Scope, timer_key
 
 
 class Agenda:
-    """What one call of `decide` has still to look at: the target of a jump, nodes that fire again
-    (and their visits), nodes whose `when` may have become known, and loops.
+    """What one call of `decide` has still to look at: the target of a jump, nodes whose `when` may
+    have become known, and loops.
     """
 
-    __slots__ = ("due", "loops", "queue", "target")
-
-    def __init__(self) -> None:
-        self.target: tuple[Scope, str] | None = None
-        self.due: deque[tuple[Scope, str, int]] = deque()
-        self.queue: deque[tuple[Scope, str]] = deque()
-        self.loops: deque[tuple[Scope, str]] = deque()
+    queue: deque[tuple[Scope, str]]
+    loops: deque[tuple[Scope, str]]
+    target: tuple[Scope, str] | None = None
 
     def clear(self) -> None:
         self.target = None
-        self.due.clear()
         self.queue.clear()
         self.loops.clear()
 
-    def look_around(self, plan: Plan, scopes: Iterable[Scope]) -> None:
-        """Look at all that is open in these scopes."""
+    def look_around(self, plan: Plan, scopes: Iterable[Scope]) -> list[tuple[Scope, str, int]]:
+        """Look at all that is open in these scopes; answers the nodes that fire again, and which
+        visit of them that is.
+        """
+        due: list[tuple[Scope, str, int]] = []
         for scope in scopes:
             for name in plan.members[scope.name]:
                 state = scope.nodes.get(name)
                 if state is None or (state.phase is None and state.outcome is None):
                     self.queue.append((scope, name))
                 elif state.phase is DUE:
-                    self.due.append((scope, name, state.visits))
+                    due.append((scope, name, state.visits))
                 elif state.phase is LOOPING:
                     self.loops.append((scope, name))
+        return due
 
 
 def is_due(run: Run, scope: Scope, name: str, visits: int) -> bool:
-    """Whether a node still fires again, or a jump or a failure was faster."""
-    state = scope.nodes[name]
-    if run.scopes.get(scope.id) is not scope or state.visits != visits:
+    """Whether a node still fires again, or a jump, a failure or the end was faster."""
+    if run.finished or run.cause is not None or run.scopes.get(scope.id) is not scope:
         return False
-    return state.phase is None and state.outcome is None
+    state = scope.nodes[name]
+    return state.visits == visits and state.phase is None and state.outcome is None
 
 
 def unarmed(run: Run) -> list[SetTimer]:
@@ -65,6 +64,14 @@ def unarmed(run: Run) -> list[SetTimer]:
         assert limit is not None
         found.append(SetTimer(key, limit.total_seconds()))
     return found
+
+
+def limit_of(scope: Scope, node: Node) -> tuple[SetTimer, ...]:
+    """The timer that limits what no runner does."""
+    if node.timeout is None:
+        return ()
+    key = timer_key("timeout", scope.id, node.id, scope.nodes[node.id].attempt)
+    return (SetTimer(key, node.timeout.total_seconds()),)
 
 
 def ending(run: Run) -> Finished:

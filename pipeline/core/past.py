@@ -8,17 +8,18 @@ means: not known here.
 from __future__ import annotations
 
 from permaflow.plan import ROOT
+from pipeline.core.events import AttemptDone, AttemptFailed, AttemptParked
 from pipeline.core.state import ASKED, RUN_TIMER, RUNNING, NodeState, Run
 
 
-def awaited(run: Run, scope_id: str, name: str, attempt: int) -> NodeState | None:
+def awaited(run: Run, event: AttemptDone | AttemptFailed | AttemptParked) -> NodeState | None:
     """The node that waits for this very attempt; None when its result comes late or early."""
-    scope = run.scopes.get(scope_id)
-    state = scope.nodes.get(name) if scope is not None else None
+    scope = run.scopes.get(event.scope)
+    state = scope.nodes.get(event.node) if scope is not None else None
     if (
         state is not None
         and (state.phase is RUNNING or state.phase is ASKED)
-        and state.attempt == attempt
+        and state.attempt == event.attempt
     ):
         return state
     return None

@@ -28,12 +28,14 @@ from pipeline.gateway.front import Front
 from pipeline.gateway.health import Health
 from pipeline.gateway.metrics import PATH as METRICS
 from pipeline.gateway.metrics import Metrics
+from pipeline.gateway.migrations import Migrations
 from pipeline.gateway.notification_streams import NotificationStreams
 from pipeline.gateway.openapi import describe
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.published import OWN_SCHEMAS, SCHEMA_JSON, SCHEMAS, Published
 from pipeline.gateway.records import ROOT as RECORDS
 from pipeline.gateway.records import Records
+from pipeline.gateway.reruns import Reruns
 from pipeline.gateway.resolving import Resolving
 from pipeline.gateway.run_documents import RunDocument, RunDocuments
 from pipeline.gateway.run_starts import ROOT as RUNS
@@ -265,6 +267,33 @@ def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
     )
 
     controls = Controls(ports)
+    migrations = Migrations(ports)
+    doors.add(
+        "POST",
+        f"{one}/migrate",
+        migrations.migrate_run,
+        body=shapes.MigrateBody,
+        response_model=shapes.RunSummary,
+        **writes,
+    )
+    doors.add(
+        "POST",
+        f"{DEFINITIONS}/{{workflow_id}}/migrate-runs",
+        migrations.migrate_runs,
+        body=shapes.MigrateRunsBody,
+        response_model=shapes.MigrationView,
+        **writes,
+    )
+    doors.add(
+        "POST",
+        f"{one}/rerun",
+        Reruns(ports).rerun_run,
+        body=shapes.RerunBody,
+        response_model=shapes.RunStarted,
+        status_code=202,
+        responses={200: {"model": shapes.RunStarted, "description": "Started before."}},
+        **writes,
+    )
     for name, endpoint, status in (
         ("retry", controls.retry_run, 202),
         ("pause", controls.pause_run, 200),

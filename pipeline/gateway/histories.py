@@ -9,10 +9,11 @@ import orjson
 from permaflow.plan import Json
 from pipeline.core.entries import Entry, from_row
 from pipeline.core.program import Program
+from pipeline.core.state import Run as Replayed
 from pipeline.core.view import History
 from pipeline.gateway.ports import Ports
 from pipeline.ids import question_id
-from pipeline.outputs import apart, loop_refs, output_of, with_values
+from pipeline.outputs import apart, folded, loop_refs, output_of, with_values
 from pipeline.store import payloads, runs
 from pipeline.store.runs import JournalRow, Run
 
@@ -69,6 +70,15 @@ class Histories:
             return None
         items = await self._loop_items(run, rows)
         return await apart(len(rows), _output, program, run, rows, items)
+
+    async def state(
+        self, run: Run, rows: list[JournalRow], program: Program, trigger_input: Json
+    ) -> Replayed:
+        """A run as its journal tells it by the plan of `program`, with `Ref`s for large values."""
+        items = await self._loop_items(run, rows)
+        entries = [row.entries for row in rows]
+        values = (program, run.id, trigger_input, run.trigger_node, entries, items)
+        return await apart(len(rows), folded, *values)
 
     async def _loop_items(self, run: Run, rows: list[JournalRow]) -> dict[str, Json]:
         refs = loop_refs(row.entries for row in rows)

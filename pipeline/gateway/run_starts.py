@@ -62,7 +62,7 @@ class RunStarts:
             caller.org,
             body.workflow_id,
             SOURCE,
-            key=_key(caller.org, request),
+            key=key_of(caller.org, request),
             input=text if shaped is data else orjson.dumps(shaped),
             trigger_node=entrance.trigger.node if entrance.trigger else "",
             type=body.type,
@@ -155,7 +155,7 @@ def links(path: str) -> dict[str, str]:
     }
 
 
-def _key(org: UUID, request: Request) -> bytes | None:
+def key_of(org: UUID, request: Request) -> bytes | None:
     """A key is the caller's own: it names one request, whatever workflow that was for."""
     text = request.headers.get("idempotency-key")
     if text is None:

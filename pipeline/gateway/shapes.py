@@ -205,6 +205,64 @@ class RunBody(Body):
     requested_by: Label = ""
 
 
+class RerunBody(Body):
+    """What of a run to do again: what follows from the step `from`, or all of it.
+
+    `input` is the data of the trigger (`{{trigger}}`) instead of that of the run. `version` is
+    `same`, `latest`, or the number of one.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_step: Annotated[str | None, Field(alias="from", min_length=1, max_length=200)] = None
+    input: Any = None
+    version: Literal["same", "latest"] | Annotated[int, Field(ge=1, le=2**31 - 1)] = "same"
+
+
+Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class MigrateBody(Body):
+    """To which version a run is to go over: the current one without `version`.
+
+    With `dry_run` nothing is changed.
+    """
+
+    version: Version | None = None
+    dry_run: bool = False
+
+
+class MigrateRunsBody(Body):
+    """Which open runs of a workflow are to go over to its current version: those of `from`, or all.
+
+    With `dry_run` nothing is changed.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_version: Annotated[Version | None, Field(alias="from")] = None
+    dry_run: bool = False
+
+
+class RefusedMigration(View):
+    """A run that cannot go over, and why."""
+
+    run_id: UUID
+    version: int
+    reasons: list[str]
+
+
+class MigrationView(View):
+    """How many runs went over to `version`, or would have, and which cannot."""
+
+    version: int
+    dry_run: bool
+    checked: int
+    migrated: int
+    refused: list[RefusedMigration]
+    has_more: bool
+
+
 class CancelBody(Body):
     """Why a run is to end."""
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from permaflow.errors import ConflictError, StateError
-from pipeline.core.entries import Entry, Paused, Reopened, Resumed, to_row
+from pipeline.core.entries import Entry, Migrated, Paused, Reopened, Resumed, to_row
 from pipeline.store import runs
 from pipeline.store.database import Connection
 from pipeline.store.queries import query
@@ -27,6 +27,7 @@ _REOPEN = query("controls.reopen")
 _WAS_UNDONE = query("controls.was_undone")
 _PAUSE = query("controls.pause")
 _RESUME = query("controls.resume")
+_MIGRATE = query("controls.migrate")
 _RELEASE_TIMERS = query("controls.release_timers")
 _HOLD_TIMERS = query("journal.hold_timers")
 
@@ -42,8 +43,7 @@ async def retry(connection: Connection, org: UUID, run_id: UUID, by: str) -> int
             f"The run is {run.status}; only one that failed, timed out or was cancelled can be "
             "retried."
         )
-    cursor = await connection.execute(_WAS_UNDONE, {"id": run_id, "org": org})
-    if (undone := await cursor.fetchone()) is not None and undone[0]:
+    if await was_undone(connection, org, run_id):
         raise StateError(
             "What the run had done was undone after it failed, so there is nothing to go on from. "
             "Run it again from the beginning instead."
@@ -83,6 +83,32 @@ async def resume(connection: Connection, org: UUID, run_id: UUID, by: str) -> in
     await connection.execute(_RESUME, {"id": run_id, "org": org})
     await connection.execute(_RELEASE_TIMERS, {"id": run_id, "org": org})
     return seq
+
+
+async def migrate(
+    connection: Connection, org: UUID, run_id: UUID, version: int, after: int, by: str
+) -> int:
+    """Let a run go on by another version, if it still has `after` rows; answers its last row.
+
+    Raises `NotFoundError`, and `ConflictError` if it went on or ended.
+    """
+    run = await runs.get(connection, org, run_id)
+    seq = await _append(connection, run, [Migrated(version, by)], PAUSABLE, after)
+    await connection.execute(_MIGRATE, {"id": run_id, "org": org, "version": version})
+    return seq
+
+
+async def begin(connection: Connection, org: UUID, run_id: UUID, kept: Sequence[Entry]) -> None:
+    """Write the first row of a run that was started in this transaction."""
+    run = await runs.get(connection, org, run_id)
+    await _append(connection, run, kept, PAUSABLE)
+
+
+async def was_undone(connection: Connection, org: UUID, run_id: UUID) -> bool:
+    """Whether anything that a run had done was undone after it failed."""
+    cursor = await connection.execute(_WAS_UNDONE, {"id": run_id, "org": org})
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
 async def _append(

@@ -31,7 +31,8 @@ class StartRequest:
 
     `run_id` is a new UUIDv7. `key` is what makes it the same as an earlier request (see `run_key`);
     None starts it in any case. `input` is JSON text. `version` pins another than the current one.
-    With `allow_inactive` a draft or paused workflow starts too, an archived one never.
+    `rerun_of` is the run that this one repeats. With `allow_inactive` a draft or paused workflow
+    starts too, an archived one never.
     """
 
     run_id: UUID
@@ -48,6 +49,7 @@ class StartRequest:
     requested_by: str = ""
     parent_id: UUID | None = None
     allow_inactive: bool = False
+    rerun_of: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +168,5 @@ def _columns(requests: Sequence[StartRequest], inline_bytes: int) -> dict[str, l
         "requesters": [request.requested_by for request in requests],
         "parents": [request.parent_id for request in requests],
         "inactive": [request.allow_inactive for request in requests],
+        "reruns": [request.rerun_of for request in requests],
     }

@@ -41,7 +41,7 @@ BUGS = (
     Bug(
         "a stale attempt is taken for the current one",
         "pipeline.core.past",
-        "        and state.attempt == attempt\n",
+        "        and state.attempt == event.attempt\n",
         "",
     ),
     Bug(
@@ -305,7 +305,7 @@ BUGS = (
     Bug(
         "a paused run begins something",
         "pipeline.core.decide",
-        "while not (run.finished or run.paused):",
+        "while not run.finished and not run.paused:",
         "while not run.finished:",
     ),
     Bug(

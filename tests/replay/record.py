@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from permaflow.plan import Json, Plan, Problem
+from pipeline.core.entries import Kept, Migrated
 from pipeline.core.events import CancelAsked, TimerFired, Woken
 from specs.dialects import compile_document
 from tests.core.dump import dump
@@ -260,6 +261,30 @@ def waiting_for_people() -> Recorded:
     return document, played(document, Table(), turns=0)
 
 
+def begun_in_the_middle() -> Recorded:
+    document = graph(
+        [START, call("a", on_error="continue"), call("b"), call("c", "{{steps.a.error.code}}")],
+        *("start a", "start b", "b c"),
+    )
+    world = World(compiled(document), Table(), "start", audited=False)
+    world.append(
+        Kept("", "a", "FAILED", code="broke", message="It broke."),
+        Kept("", "b", "SUCCESS", {"n": 1}),
+    )
+    world.tell(Woken())
+    return document, world
+
+
+def gone_over() -> Recorded:
+    wait: Json = {"id": "wait", "type": "logic_delay", "config": {"duration": "1h"}}
+    document = graph([START, call("a"), wait, call("z")], "start a", "a wait", "wait z")
+    world = played(document, Table(), turns=1)
+    world.auditor = None  # it follows one plan
+    world.append(Migrated(2, "ann"))
+    world.tell(Woken())
+    return document, world
+
+
 RUNS: tuple[Callable[[], Recorded], ...] = (
     retried_and_parked,
     first_of_three,
@@ -274,6 +299,8 @@ RUNS: tuple[Callable[[], Recorded], ...] = (
     held_and_let_go,
     nobody_knows,
     waiting_for_people,
+    begun_in_the_middle,
+    gone_over,
 )
 
 

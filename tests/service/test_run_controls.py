@@ -294,3 +294,197 @@ async def test_a_paused_run_outlives_the_engine(database_url: str, nats_url: str
         await engine.database.run(controls.resume, engine.org, run_id, "ann")
         assert (await engine.until(run_id)).status == "completed"
         assert [attempt[2] for attempt in engine.attempts] == ["a"]
+
+
+# --- rerun ----------------------------------------------------------------------------------------
+
+
+async def rerun(served: httpx.AsyncClient, run: dict[str, Any], **body: Any) -> httpx.Response:
+    return await served.post(f"{RUNS}/{run['id']}/rerun", json=body)
+
+
+async def test_a_run_is_rerun_from_a_step_with_other_data_and_keeps_what_came_before(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    large = "x" * 40_000
+    document = graph(
+        task("a", output=large),
+        task("beside", output="{{trigger.n}}"),
+        task("b", output={"n": "{{trigger.n}}", "a": "{{steps.a.output}}"}),
+        task("c", output=["{{steps.beside.output}}", "{{steps.b.output.n}}"]),
+        edges=["t>a", "t>beside", "a>b", "b>c", "beside>c"],
+    )
+    run = await started(served, document, {"n": 1})
+    await engine.until(run["id"])
+    engine.attempts.clear()
+    answer = await rerun(served, run, **{"from": "b", "input": {"n": 2}})
+    assert answer.status_code == 202
+    again = answer.json()
+    assert again["id"] != run["id"]
+    await engine.until(again["id"])
+    found = await told(served, again)
+    assert (found["status"], found["output"]) == ("completed", [1, 2])
+    assert (found["rerun_of"], found["trigger_data"], found["source"]) == (
+        run["id"],
+        {"n": 2},
+        "rerun",
+    )
+    assert [attempt[2] for attempt in engine.attempts] == ["b", "c"]
+    steps = (await served.get(again["links"]["steps"], params={"node": "a"})).json()["data"]
+    value = await served.get(steps[0]["output"]["$ref"])
+    assert value.json() == large
+
+
+async def test_a_replay_does_everything_again_on_the_version_that_is_wanted(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(task("a", output="old"), edges=["t>a"]), {"n": 1})
+    await engine.until(run["id"])
+    path = f"/workflows/v1/definitions/{run['workflow_id']}"
+    new = graph(task("b", output="new"), edges=["t>b"])
+    assert (await served.put(path, json={"definition": new})).status_code == 200
+    outputs = {}
+    for version in ("same", "latest", 1):
+        again = (await rerun(served, run, version=version)).json()
+        await engine.until(again["id"])
+        outputs[version] = (await told(served, again))["output"]
+    assert outputs == {"same": "old", "latest": "new", 1: "old"}
+    refused = await rerun(served, run, **{"from": "a", "version": "latest"})
+    assert refused.status_code == 409
+    assert "`a`, from which it is to begin, is not there." in refused.json()["detail"]
+    assert (await rerun(served, run, **{"from": "nobody"})).status_code == 422
+    assert (await rerun(served, run, version=9)).status_code == 404
+
+
+async def test_the_same_key_reruns_once(served: httpx.AsyncClient, engine: Engine) -> None:
+    run = await started(served, graph(task("a"), edges=["t>a"]), {})
+    await engine.until(run["id"])
+    path, headers = f"{RUNS}/{run['id']}/rerun", {"idempotency-key": "again"}
+    first = await served.post(path, headers=headers)
+    second = await served.post(path, headers=headers)
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert first.json()["id"] == second.json()["id"]
+
+
+async def test_a_loop_with_large_results_is_kept_as_a_whole(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(
+        {"id": "each", "type": "logic_loop", "config": {"items": "{{trigger.items}}"}},
+        {**task("inner", output="{{loop.item}}"), "parentId": "each"},
+        task("after", output="{{steps.each.output.count}}"),
+        edges=["t>each", "each>after"],
+    )
+    run = await started(served, document, {"items": ["x" * 40_000, "y"]})
+    await engine.until(run["id"])
+    engine.attempts.clear()
+    again = (await rerun(served, run, **{"from": "after"})).json()
+    await engine.until(again["id"])
+    assert (await told(served, again))["output"] == 2
+    assert [attempt[2] for attempt in engine.attempts] == ["after"]
+
+
+async def test_a_run_that_has_not_ended_is_not_rerun_from_a_step(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(run["id"], "waiting")
+    assert (await rerun(served, run, **{"from": "wait"})).status_code == 409
+
+
+# --- migration ------------------------------------------------------------------------------------
+
+
+async def save_version(served: httpx.AsyncClient, run: dict[str, Any], document: Any) -> None:
+    path = f"/workflows/v1/definitions/{run['workflow_id']}"
+    assert (await served.put(path, json={"definition": document})).status_code == 200
+
+
+async def test_a_waiting_run_goes_over_to_the_new_version(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    edges = ["t>a", "a>wait", "wait>z"]
+    run = await started(served, graph(task("a"), delay("wait"), task("z"), edges=edges), {})
+    await engine.until(run["id"], "waiting")
+    new = graph(
+        task("a"),
+        delay("wait"),
+        task("z", output="new"),
+        task("beside"),
+        edges=[*edges, "a>beside"],
+    )
+    await save_version(served, run, new)
+    dry = await served.post(f"{RUNS}/{run['id']}/migrate", json={"dry_run": True})
+    assert (dry.status_code, dry.json()["version"]) == (200, 1)
+    answer = await control(served, run, "migrate")
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
+    await until_ended(served, run, "beside")
+    await execute(engine.database, "update permaflow.timer set due_at = clock_timestamp()")
+    await engine.until(run["id"], "completed")
+    steps = (await served.get(run["links"]["steps"], params={"node": "z"})).json()["data"]
+    assert steps[0]["output"] == "new"
+    assert [attempt[2] for attempt in engine.attempts] == ["a", "beside", "z"]
+
+
+async def test_a_run_that_does_not_fit_says_why_and_stays_as_it_is(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(task("a"), delay("wait"), edges=["t>a", "a>wait"]), {})
+    await engine.until(run["id"], "waiting")
+    await save_version(served, run, graph(delay("wait"), edges=["t>wait"]))
+    answer = await control(served, run, "migrate")
+    assert (answer.status_code, answer.json()["code"]) == (409, "does_not_fit")
+    assert [each["message"] for each in answer.json()["errors"]] == [
+        "`a` has ended, and is not there any more.",
+        "`wait` is under way, and is changed: what it waits for.",
+    ]
+    assert (await told(served, run))["version"] == 1
+
+
+async def test_the_open_runs_of_a_workflow_go_over_those_that_can(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    document = graph(
+        {
+            "id": "way",
+            "type": "logic_condition",
+            "config": {"condition": {"field": "trigger.n", "op": "gt", "value": 1}},
+        },
+        delay("early"),
+        delay("late"),
+        task("z"),
+        edges=["t>way", "way:true>early", "way:false>late", "late>z"],
+    )
+    first = await started(served, document, {"n": 1})
+    runs_of = [first]
+    for n in (1, 2, 2):
+        body = {"workflow_id": first["workflow_id"], "trigger_data": {"n": n}}
+        runs_of.append((await served.post(RUNS, json=body)).json())
+    for run in runs_of:
+        await engine.until(run["id"], "waiting")
+    document["nodes"][2] = delay("early", "2h")
+    await save_version(served, first, document)
+    path = f"/workflows/v1/definitions/{first['workflow_id']}/migrate-runs"
+    for dry in (True, False):
+        found = (await served.post(path, json={"dry_run": dry})).json()
+        assert (found["version"], found["checked"], found["migrated"]) == (2, 4, 2)
+        assert {each["run_id"] for each in found["refused"]} == {r["id"] for r in runs_of[2:]}
+        assert found["refused"][0]["reasons"] == [
+            "`early` is under way, and is changed: what it does."
+        ]
+    versions = [(await told(served, run))["version"] for run in runs_of]
+    assert versions == [2, 2, 1, 1]
+    assert (await served.post(path, json={"from": 7})).json()["checked"] == 0
+
+
+async def test_a_run_that_has_ended_does_not_go_over(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(task("a"), edges=["t>a"]), {})
+    await engine.until(run["id"])
+    await save_version(served, run, graph(task("b"), edges=["t>b"]))
+    assert (await control(served, run, "migrate")).status_code == 409
+    waiting = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(waiting["id"], "waiting")
+    answer = await served.post(f"{RUNS}/{waiting['id']}/migrate", json={"version": 9})
+    assert answer.status_code == 404

@@ -5,7 +5,8 @@ insert into permaflow.journal (run_id, seq, org_id, entries)
 select id, coalesce((select max(seq) from permaflow.journal where run_id = %(id)s), 0) + 1, org_id, %(entries)s::json
 from permaflow.run
 where id = %(id)s and org_id = %(org)s and status = any(%(statuses)s)
-  and (%(after)s::int4 is null or (select max(seq) from permaflow.journal where run_id = %(id)s) = %(after)s)
+  and (%(after)s::int4 is null
+    or coalesce((select max(seq) from permaflow.journal where run_id = %(id)s), 0) = %(after)s)
 returning seq;
 
 -- name: reopen
@@ -50,3 +51,9 @@ update permaflow.timer set held_at = null, due_at = case
   when key = 'run' or starts_with(key, E'run\x1f') or starts_with(key, E'timeout\x1f')
   then due_at + (clock_timestamp() - held_at) else due_at end
 where run_id = %(id)s and org_id = %(org)s and held_at is not null;
+
+-- name: migrate
+-- Lets a run go on by another version. It is running until an orchestrator has found that it waits for something.
+update permaflow.run
+set version = %(version)s, status = case when paused_at is null then 'running' else status end
+where id = %(id)s and org_id = %(org)s;

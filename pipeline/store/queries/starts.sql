@@ -6,13 +6,14 @@ with request as materialized (
     %(run_ids)b::uuid[], %(orgs)b::uuid[], %(workflow_ids)b::uuid[], %(versions)b::int4[], %(keys)b::bytea[],
     %(sources)b::text[], %(trigger_nodes)b::text[], %(inputs)b::text[], %(refs)b::uuid[], %(bodies)b::bytea[],
     %(types)b::text[], %(resource_types)b::text[], %(resource_ids)b::text[], %(requesters)b::text[],
-    %(parents)b::uuid[], %(inactive)b::bool[]
+    %(parents)b::uuid[], %(inactive)b::bool[], %(reruns)b::uuid[]
   ) with ordinality as row (
     id, org_id, workflow_id, version, key, source, trigger_node, input, input_ref, body, type, resource_type,
-    resource_id, requested_by, parent_id, allow_inactive, place)
+    resource_id, requested_by, parent_id, allow_inactive, rerun_of, place)
 ), ready as materialized (
   select request.id, request.org_id, request.workflow_id, coalesce(request.version, workflow.version) as version, key,
-    source, trigger_node, input, input_ref, body, type, resource_type, resource_id, requested_by, parent_id, place
+    source, trigger_node, input, input_ref, body, type, resource_type, resource_id, requested_by, parent_id, rerun_of,
+    place
   from request join permaflow.workflow on workflow.id = request.workflow_id and workflow.org_id = request.org_id
   where workflow.deleted_at is null
     and (workflow.status = 'active' or (request.allow_inactive and workflow.status <> 'archived'))
@@ -31,9 +32,9 @@ with request as materialized (
   select input_ref, org_id, id, body from fresh where input_ref is not null
 ), started as (
   insert into permaflow.run (id, org_id, workflow_id, version, status, source, trigger_node, input, input_ref, type,
-    resource_type, resource_id, requested_by, parent_id)
+    resource_type, resource_id, requested_by, parent_id, rerun_of)
   select id, org_id, workflow_id, version, 'running', source, trigger_node, input::json, input_ref, type,
-    resource_type, resource_id, requested_by, parent_id
+    resource_type, resource_id, requested_by, parent_id, rerun_of
   from fresh
 )
 select place, ready.version, key is null or id in (select run_id from keyed) as is_fresh from ready;

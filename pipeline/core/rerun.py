@@ -1,0 +1,59 @@
+"""What a rerun of a run takes over: how the nodes ended that do not follow from where it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from permaflow.plan import FAILURES, ROOT, Continue, Outcome, Plan, Trigger
+from pipeline.core.entries import Kept
+from pipeline.core.program import Program
+from pipeline.core.state import Run
+
+
+def begins_at(plan: Plan, name: str) -> str:
+    """The node of the whole run that a rerun from `name` begins at: a loop is done again as a
+    whole.
+    """
+    node = plan.nodes[name]
+    while node.scope != ROOT:
+        node = plan.nodes[node.scope]
+    return node.id
+
+
+def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
+    """The outcomes that a rerun of `run` from `start` on takes over, for the plan of `program`.
+
+    A failure that ended the run is none of them, and triggers are done again.
+    """
+    again: set[str] = set()
+    for plan in (run.program, program):
+        if start in plan.plan.nodes:
+            again.update(plan.descendants(start))
+    found: list[Kept] = []
+    for name, state in run.root.nodes.items():
+        node = run.program.plan.nodes[name]
+        if state.outcome is None or name in again or isinstance(node.work, Trigger):
+            continue
+        if state.outcome is Outcome.SUCCESS:
+            found.append(Kept(ROOT, name, "SUCCESS", state.output, state.port))
+        elif state.outcome not in FAILURES:
+            found.append(Kept(ROOT, name, state.outcome.value))
+        elif isinstance(node.on_error, Continue):
+            error = run.root.steps[name]["error"]
+            code, message = error["code"], error["message"]
+            found.append(Kept(ROOT, name, state.outcome.value, code=code, message=message))
+    return found
+
+
+def what_is_missing(kept: Iterable[Kept], old: Plan, new: Plan, start: str) -> list[str]:
+    """Why these outcomes cannot be taken over to another version; empty if they can."""
+    found = [] if start in new.nodes else [f"`{start}`, from which it is to begin, is not there."]
+    for entry in kept:
+        before, now = old.nodes[entry.node], new.nodes.get(entry.node)
+        if now is None:
+            found.append(f"`{entry.node}` has ended, and is not there.")
+        elif now.scope != ROOT:
+            found.append(f"`{entry.node}` has ended, and is in the loop `{now.scope}` there.")
+        elif (now.type, type(now.work)) != (before.type, type(before.work)):
+            found.append(f"`{entry.node}` was of type {before.type}, and is {now.type} there.")
+    return found

@@ -1,0 +1,48 @@
+"""Starting a run that takes over what an earlier one had done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from permaflow.errors import StateError
+from pipeline.core.entries import Kept
+from pipeline.store import controls, payloads, starts
+from pipeline.store.database import Connection
+from pipeline.store.payloads import Payload
+from pipeline.store.queries import query
+from pipeline.store.starts import Started, StartRequest, StartResult
+
+_COPY_PAYLOADS = query("reruns.copy_payloads")
+
+
+async def start(
+    connection: Connection,
+    request: StartRequest,
+    kept: Sequence[Kept],
+    copies: Mapping[UUID, UUID],
+    large: Sequence[Payload],
+    inline_bytes: int,
+) -> StartResult:
+    """Start a run whose journal begins with what is kept.
+
+    `copies` says under which id the run gets a copy of a value, `large` are values of its own.
+    Raises `StateError` if a value is gone.
+    """
+    (result,) = await starts.start_runs(connection, [request], inline_bytes=inline_bytes)
+    if not isinstance(result, Started) or not kept:
+        return result
+    if copies:
+        values = {
+            "run_id": request.run_id,
+            "org": request.org,
+            "ids": list(copies),
+            "copies": list(copies.values()),
+        }
+        cursor = await connection.execute(_COPY_PAYLOADS, values)
+        if len(await cursor.fetchall()) != len(copies):
+            raise StateError("What some step of the run gave back is no longer kept.")
+    if large:
+        await payloads.put(connection, large)
+    await controls.begin(connection, request.org, request.run_id, kept)
+    return result
