@@ -253,10 +253,8 @@ class _Turn(Agenda):
     # --- the start, and what follows from an ended node -------------------------------------------
 
     def _start(self) -> None:
-        run = self.run
-        triggers = run.program.triggers
-        trigger = run.trigger if run.trigger in triggers else "".join(triggers[:1])
-        self.write(Started(trigger))
+        run, triggers = self.run, self.run.program.triggers
+        self.write(Started(run.trigger if run.trigger in triggers else "".join(triggers[:1])))
         if run.program.plan.timeout is not None:
             self.effects.append(SetTimer(run_timer(run), run.program.plan.timeout.total_seconds()))
         if run.root.nodes:  # what a rerun keeps has ended already
@@ -314,9 +312,9 @@ class _Turn(Agenda):
             run.touched.clear()
 
     def _reach_target(self) -> None:
-        while self.target is not None and not self.run.finished:
-            (scope, name), self.target = self.target, None
-            self._fire(scope, self.run.plan_node(name))
+        while (target := self.target) is not None and not self.run.finished:
+            self.target = None
+            self._fire(target[0], self.run.plan_node(target[1]))
 
     def _look(self, scope: Scope, name: str) -> None:
         """Fire or skip a node whose `when` has become known."""

@@ -53,8 +53,8 @@ BUGS = (
     Bug(
         "the timeout of a question outlives its answer",
         "pipeline.core.fold",
-        '    _disarm(run, timer_key("timeout", scope, name, state.attempt))\n    work = run',
-        "    work = run",
+        '    _disarm(run, timer_key("timeout", scope, name, state.attempt))\n    kind = question',
+        "    kind = question",
     ),
     Bug(
         "a dependency is forgotten",
@@ -64,9 +64,9 @@ BUGS = (
     ),
     Bug(
         "one attempt too many",
-        "pipeline.core.decide",
-        "state.retries < retry.max_retries",
-        "state.retries <= retry.max_retries",
+        "pipeline.core.unknown",
+        "state.retries < node.retry.max_retries",
+        "state.retries <= node.retry.max_retries",
     ),
     Bug(
         "a join fires twice",
