@@ -132,7 +132,7 @@ class Engine:
         return run, await self.entries(run_id)
 
     async def entries(self, run_id: UUID) -> list[Entry]:
-        rows = await self.database.run(runs.journal, self.org, run_id)
+        rows = await self.database.run(runs.journal, self.org, run_id, limit=100_000)
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
         return [entry for row in rows for entry in from_row(orjson.loads(row.entries))]
 
