@@ -248,7 +248,9 @@ def _control(run: str, name: str, json: bool) -> dict[str, Any]:
 
 @app.command()
 def retry(run: Id, json: Json = False) -> None:
-    """Let a run go on that failed, timed out or was cancelled, from the step where that happened.
+    """Let a failed run go on from the step that failed.
+
+    The same for one that timed out or was cancelled: it goes on where that happened.
 
     It stays the same run. What has succeeded in it is not done again.
 
@@ -275,7 +277,7 @@ def rerun(
     ] = "same",
     json: Json = False,
 ) -> None:
-    """Do a run again, as a new run: all of it, or what follows from a step.
+    """Do a run again, as a new run: all, or from a step on.
 
     \b
     permaflow run rerun 019a… --version latest
@@ -332,7 +334,9 @@ def migrate(
 
 @app.command()
 def pause(run: Id, json: Json = False) -> None:
-    """Hold a run: what its steps come to is taken in, but nothing new begins.
+    """Hold a run: nothing new begins in it.
+
+    What the steps that have begun come to is taken in.
 
     \b
     permaflow run pause 019a…

@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="The name that steps use.")]
 
 
 @app.command("set")
-def set_secret(name: Name) -> None:
+def set_secret(name: Name, json: Json = False) -> None:
     """Set a secret. It is asked for, or read from a pipe: it belongs into no history of commands.
 
     \b
@@ -34,14 +34,21 @@ def set_secret(name: Name) -> None:
             await api.call("PUT", f"{SECRETS}/{quote(name, safe='')}", {"value": value})
 
     wait_for(put())
-    note(f"Steps may refer to {name} from now on.")
+    if json:
+        as_json({"name": name})
+    else:
+        note(f"Steps may refer to {name} from now on.")
 
 
 @app.command("list")
 def list_secrets(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50, json: Json = False
 ) -> None:
-    """Show the names of secrets, and who set them."""
+    """Show the names of secrets, and who set them.
+
+    \b
+    permaflow secret list
+    """
     from pipeline.cli.client import SECRETS, Api, wait_for
 
     async def look() -> list[dict[str, Any]]:
@@ -59,8 +66,12 @@ def list_secrets(
 
 
 @app.command()
-def remove(name: Name) -> None:
-    """Remove a secret. Steps that refer to it fail from now on."""
+def remove(name: Name, json: Json = False) -> None:
+    """Remove a secret. Steps that refer to it fail from now on.
+
+    \b
+    permaflow secret remove crm-token
+    """
     from pipeline.cli.client import SECRETS, Api, wait_for
 
     async def delete() -> None:
@@ -68,4 +79,7 @@ def remove(name: Name) -> None:
             await api.call("DELETE", f"{SECRETS}/{quote(name, safe='')}")
 
     wait_for(delete())
-    note(f"{name} is gone.")
+    if json:
+        as_json({"name": name, "removed": True})
+    else:
+        note(f"{name} is gone.")

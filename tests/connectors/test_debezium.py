@@ -23,6 +23,7 @@ DEFAULTS = {
     "org": "",
     "snapshot": False,
     "unavailable": frozenset(),
+    "cause": "",
 }
 
 
