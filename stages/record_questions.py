@@ -54,10 +54,13 @@ class Condition(BaseModel):
 
 
 Conditions = Annotated[tuple[Condition, ...], Field(max_length=20)]
+MOST_FIELDS = 2
+SortInput = str | Annotated[list[str], Field(max_length=MOST_FIELDS)]
 Sort = Annotated[
     tuple[Annotated[str, Field(pattern=r"^-?[^-].{0,199}$")], ...],
-    BeforeValidator(_several, json_schema_input_type=str | list[str]),
-    Field(max_length=2, description="Fields to sort by; `-amount` begins with the largest."),
+    Field(max_length=MOST_FIELDS),
+    BeforeValidator(_several, json_schema_input_type=SortInput),
+    Field(description="Fields to sort by; `-amount` begins with the largest."),
 ]
 Limit = Annotated[int, Field(ge=1, le=1_000, description="How many at most.")]
 
