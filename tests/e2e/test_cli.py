@@ -197,7 +197,7 @@ def test_steps_of_a_paused_stage_wait_until_it_is_resumed(permaflow: Permaflow, 
 def test_a_stage_that_is_not_there_is_refused(permaflow: Permaflow) -> None:
     refused = permaflow("stage", "pause", "nowhere")
     assert refused.returncode == 1
-    assert "there are code, http, record" in refused.stderr
+    assert "there are code, email, http" in refused.stderr
     assert permaflow("stage", "pause", "code", "--for", "soon").returncode == 2
 
 
