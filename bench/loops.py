@@ -19,7 +19,7 @@ SIZES = {"quick": (500, 2, 2_000), "full": (10_000, 4, 100_000), "long": (10_000
 """Items of the small loop, how often it runs, items of the large one."""
 
 TARGET_SECONDS = 2.0
-TARGET_RATIO = 1.25
+TARGET_RATIO = 1.2
 TARGET_GROWTH = 1.1
 WITHIN = 180.0
 SAMPLE_EVERY = 0.1

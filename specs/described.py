@@ -133,6 +133,9 @@ class Delay(Described):
     until: str | None = field.template_input(
         "Until", default=None, placeholder="2030-01-01T09:00:00Z"
     )
+    timezone: str | None = field.combobox(
+        "Time zone of a time without an offset", default=None, placeholder="Europe/Berlin"
+    )
     until_field: Awaited | None = None
     timeout_seconds: float | None = field.number("Seconds at most", default=None)
     on_timeout: str = field.select("Then", options=["fail", "branch"], default="fail")

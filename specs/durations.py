@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Expression, Json
@@ -57,13 +57,17 @@ def _seconds(text: str) -> float:
     return math.nan
 
 
-def parse_instant(value: Json) -> datetime | None:
-    """An aware time, or None. A time without an offset, and a bare date, are in UTC."""
+def parse_instant(value: Json, zone: tzinfo = UTC) -> datetime | None:
+    """A time in UTC, or None. A time without an offset, and a bare date, are of the zone.
+
+    A time that its zone skips in spring is as much later as the clocks are put forward; of one
+    that comes twice in autumn it is the first.
+    """
     if type(value) is not str or not _INSTANT.fullmatch(value[:40]) or len(value) > 40:
         return None
     try:
         instant = datetime.fromisoformat(value)
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        return (instant.replace(tzinfo=zone) if instant.tzinfo is None else instant).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -86,13 +90,14 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A time out of a template, in RFC 3339 and UTC."""
+    """A time out of a template, in RFC 3339 and UTC. `zone` is that of a time without an offset."""
 
     inner: Expression
+    zone: tzinfo = UTC
 
     def evaluate(self, context: Context) -> str:
         value = self.inner.evaluate(context)
-        instant = parse_instant(value)
+        instant = parse_instant(value, self.zone)
         if instant is None:
             raise EvaluationError(f"The time is {_named(value)}; it must be {INSTANT_FORMS}.")
         return instant.isoformat()

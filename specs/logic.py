@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 
 import msgspec
 
@@ -22,6 +23,7 @@ from specs.paths import Path
 from specs.reading import Fields, kind_of, shown
 from specs.templates import Bounded, Items, Look, Text, read_config
 from specs.waits import read_wait
+from specs.zones import read_zone
 
 MAX_CASES = 200
 MAX_ITEMS = 100_000
@@ -202,26 +204,29 @@ def _items(fields: Fields, most: int, look: Look) -> Expression:
 
 
 def read_delay(fields: Fields, look: Look) -> Delay | Question:
-    """`duration` (seconds, `90s`, `1h30m`, `PT1H30M`) or `until` (RFC 3339), or a template; or
-    `until_field` (`specs.waits`).
+    """`duration` (seconds, `90s`, `1h30m`, `PT1H30M`) or `until` (RFC 3339, or local time with a
+    `timezone`), or a template; or `until_field` (`specs.waits`).
     """
     given = [name for name in _DELAYS if fields.has(name)]
     if len(given) > 1:
         fields.problem(given[1], "conflict", f"Give either `{given[0]}` or `{given[1]}`.")
     if given and given[0] == "until_field":
         return read_wait(fields, look)
-    fields.only(_DELAYS, NOTES)
+    fields.only({*_DELAYS, "timezone"}, NOTES)
     if not given:
         fields.missing("duration", f"{DURATION_FORMS}, or `until`: {INSTANT_FORMS}")
         return Delay(_NOTHING)
     name = given[0]
+    zone = read_zone(fields)
+    if zone is not None and name != "until":
+        fields.problem("timezone", "conflict", "Only `until` has a time zone; remove `timezone`.")
     raw = fields.values[name]
     value = read_config(raw, fields.at(name), fields.report, look)
     moving = isinstance(value, Path | Formula | Text | Bounded)
     if name == "until":
         if moving:
-            return Delay(until=Instant(value))
-        instant = parse_instant(value)
+            return Delay(until=Instant(value, zone or UTC))
+        instant = parse_instant(value, zone or UTC)
         if instant is None:
             fields.problem(name, "bad_value", f"`until` must be {INSTANT_FORMS}.")
             return Delay(until=_NOTHING)

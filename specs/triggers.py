@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Mapping
-from functools import lru_cache
 
 import jsonschema_rs
 
@@ -13,6 +11,7 @@ from permaflow.changes import EVENTS
 from permaflow.plan import Condition, Json, TriggerSpec
 from specs.conditions import read_condition
 from specs.reading import Fields, Report, kind_of, shown
+from specs.zones import read_zone
 
 KINDS = {
     "trigger_record": "record",
@@ -111,20 +110,8 @@ def _schedule(fields: Fields) -> None:
                 f"{shown(cron)} is no cron expression; write five fields (minute, hour, day, "
                 "month, weekday) as in `0 9 * * 1-5`, or six with seconds in front.",
             )
-    zone = fields.text("timezone")
-    if zone is not None and zone not in _zones():
-        fields.problem(
-            "timezone",
-            "bad_timezone",
-            f"There is no time zone {shown(zone)}; {fields.report.guess(zone, _zones())}"
-            "use a name such as `Europe/Berlin` or `UTC`.",
-        )
+    read_zone(fields)
     fields.choice("catchup", ("none", "last", "all"), "none")
-
-
-@lru_cache(maxsize=1)
-def _zones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
 
 
 def _schema(fields: Fields) -> None:

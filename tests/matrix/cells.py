@@ -110,7 +110,14 @@ def cells(out: Outside, token: Callable[[str], str]) -> list[Cell]:
                 Cell(name, situation, node(name, config(out, what, token(cell)), situation))
             )
         found += _waiting(out, situation, token)
-    return [*found, *_snippets(), *_records(), *_reports(), *_inline(out, token)]
+    return [
+        *found,
+        *_triggers(),
+        *_snippets(),
+        *_records(),
+        *_reports(),
+        *_inline(out, token),
+    ]
 
 
 def _waiting(out: Outside, situation: Situation, token: Callable[[str], str]) -> list[Cell]:
@@ -142,11 +149,37 @@ def _waiting(out: Outside, situation: Situation, token: Callable[[str], str]) ->
     return found
 
 
+def _triggers() -> list[Cell]:
+    """A trigger as a node: done when its run begins, whatever kind it is."""
+    configs: dict[str, Json] = {
+        "trigger_record": {"object": "nothing", "event": "created"},
+        "trigger_schedule": {"cron": "0 9 * * *"},
+        "trigger_webhook": {"verification": "none"},
+        "trigger_manual": {},
+        "trigger_integration": {},
+    }
+    wait = {"id": "rest", "type": "logic_delay", "config": {"duration": 0.01}}
+    edge = {"id": "e", "source": "it", "target": "rest"}
+    return [
+        Cell(
+            name,
+            Situation.SUCCESS,
+            None,
+            (wait,),
+            (edge,),
+            reaches=False,
+            trigger={"id": "it", "type": name, "config": config},
+        )
+        for name, config in configs.items()
+    ]
+
+
 def _snippets() -> list[Cell]:
     """Their outside is the clock: `until` is a moment that the test gives."""
     busy = "while (Date.now() < input.until) {} return 1;"
     codes = {
         Situation.SUCCESS: "return 1;",
+        Situation.RETRYABLE: busy,
         Situation.FINAL: "throw new Error('no');",
         Situation.TIMEOUT: "while (true) {}",
         Situation.CANCEL: "while (true) {}",
@@ -157,7 +190,15 @@ def _snippets() -> list[Cell]:
         Cell(
             "code_snippet",
             situation,
-            node("code_snippet", {"code": code, "input": "{{trigger}}"}, situation),
+            node(
+                "code_snippet",
+                {
+                    "code": code,
+                    "input": "{{trigger}}",
+                    "timeout_seconds": 2.5 if situation is Situation.RETRYABLE else 60,
+                },
+                situation,
+            ),
             reaches=False,
         )
         for situation, code in codes.items()
@@ -244,7 +285,7 @@ def _inline(out: Outside, token: Callable[[str], str]) -> list[Cell]:
         S.FINAL: {"until": "{{trigger.start}}"},
         S.TIMEOUT: {"duration": 600},
         S.CANCEL: {"duration": 600},
-        S.KILLED: {"duration": 2},
+        S.KILLED: {"until": "{{trigger.at}}"},
         S.REDELIVERED: {"duration": 1},
     }
     for situation, config in delays.items():
@@ -281,7 +322,6 @@ def _inline(out: Outside, token: Callable[[str], str]) -> list[Cell]:
 
 
 NOT_HERE = {
-    ("code_snippet", Situation.RETRYABLE): "its code alone decides, and decides the same again",
     (
         "action_record",
         Situation.RETRYABLE,
@@ -326,12 +366,3 @@ NOT_HERE = {
     },
 }
 """The cells that do not exist, and why."""
-
-TRIGGERS = (
-    "trigger_record",
-    "trigger_schedule",
-    "trigger_webhook",
-    "trigger_manual",
-    "trigger_integration",
-)
-"""A trigger as a node is done when its run begins: only success exists."""

@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -137,7 +138,9 @@ class Play:
         """Start a run, and wait until it is at the step in question where that matters."""
         workflow = await self.active(str(cell), cell.document)
         until = int(time.time() * 1000) + BUSY
-        body = {"workflow_id": workflow, "trigger_data": {"until": until, "start": "soon"}}
+        at = datetime.fromtimestamp(until / 1000, UTC).isoformat()
+        data = {"until": until, "at": at, "start": "soon"}
+        body = {"workflow_id": workflow, "trigger_data": data}
         run_id = (await self.call("POST", RUNS, body))["id"]
         if cell.situation in (Situation.CANCEL, Situation.KILLED, Situation.REDELIVERED):
             token = self.token(cell)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.builtins import TASK_TYPES
 from specs.triggers import KINDS
 from specs.work import INLINE
-from tests.matrix.cells import NOT_HERE, TRIGGERS, Situation, cells
+from tests.matrix.cells import NOT_HERE, Situation, cells
 from tests.matrix.outside import Outside
 from tests.matrix.play import Came, play_everything
 
@@ -26,9 +26,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_every_type_has_every_situation_or_a_reason_why_not() -> None:
-    assert set(TRIGGERS) == set(KINDS)
     types = {*TASK_TYPES, *INLINE}
     everything = {(name, situation) for name in types for situation in Situation}
+    # A trigger as a node is done when its run begins: it can neither fail nor take time.
+    everything |= {(name, Situation.SUCCESS) for name in KINDS}
     assert set(PLAYED) | set(NOT_HERE) == everything
     assert not set(PLAYED) & set(NOT_HERE)
     for (name, situation), why in NOT_HERE.items():
@@ -45,7 +46,7 @@ def test_a_node_in_a_situation(results: Results, name: str, situation: Situation
             assert came.status == "completed", came
             assert came.successes == 1, "a result was applied twice, or not at all"
             if situation is Situation.RETRYABLE:
-                assert came.step["attempts"] == 2
+                assert came.step["attempts"] >= 2
         case Situation.FINAL:
             assert (came.status, came.step["status"]) == ("failed", "failed"), came
             assert came.step["attempts"] <= 1

@@ -485,6 +485,42 @@ def test_a_delay_until_a_time(types: TaskTypes) -> None:
                 work.until.evaluate({"trigger": {"at": "soon"}})
 
 
+@pytest.mark.parametrize(
+    ("until", "utc"),
+    [
+        ("2030-01-31T09:00:00", "2030-01-31T08:00:00+00:00"),
+        ("2030-07-31T09:00:00", "2030-07-31T07:00:00+00:00"),
+        ("2030-07-31T09:00:00Z", "2030-07-31T09:00:00+00:00"),
+        ("2030-03-31T02:30:00", "2030-03-31T01:30:00+00:00"),  # skipped: it is 03:30 then
+        ("2030-10-27T02:30:00", "2030-10-27T00:30:00+00:00"),  # comes twice: the first
+    ],
+)
+def test_a_time_without_an_offset_is_of_the_zone(until: str, utc: str, types: TaskTypes) -> None:
+    for given in (until, "{{trigger.at}}"):
+        config = {"until": given, "timezone": "Europe/Berlin"}
+        delay = {"id": "d", "type": "logic_delay", "config": config}
+        work = nodes_of(graph([START, delay], "start -> d"), types)["d"].work
+        assert isinstance(work, Delay)
+        assert work.until is not None
+        assert work.until.evaluate({"trigger": {"at": until}}) == utc
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"until": "2030-01-31T09:00:00", "timezone": "Europe/Berlim"}, "bad_timezone"),
+        ({"until": "2030-01-31T09:00:00", "timezone": "../etc/passwd"}, "bad_timezone"),
+        ({"duration": 5, "timezone": "Europe/Berlin"}, "conflict"),
+    ],
+)
+def test_a_zone_that_is_none_or_has_no_time_is_a_problem(
+    config: Json, code: str, types: TaskTypes
+) -> None:
+    delay = {"id": "d", "type": "logic_delay", "config": config}
+    found = compile_document(graph([START, delay], "start -> d"), types).problems
+    assert [(each.pointer, each.code) for each in found] == [("/nodes/1/config/timezone", code)]
+
+
 def test_an_error_handler_is_reached_only_by_goto(types: TaskTypes) -> None:
     handler = {"id": "oops", "type": "meta_error"}
     document = graph(
