@@ -141,7 +141,13 @@ class PostgresSource:
             async with await psycopg.AsyncConnection.connect(
                 self._conninfo, autocommit=True
             ) as session:
-                return await read_rows(session, self._catalog.publication, wanted, self._types)
+                return await read_rows(
+                    session,
+                    self._catalog.publication,
+                    wanted,
+                    self._types,
+                    self._catalog.private,
+                )
 
     async def begin_anew(self) -> None:
         """After a SlotLostError: a new slot, from now on. Raises ConnectorError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,16 +40,22 @@ class _Table:
 
 
 async def read_rows(
-    session: Session, publication: str, wanted: Mapping[str, Collection[str]], types: Types
+    session: Session,
+    publication: str,
+    wanted: Mapping[str, Collection[str]],
+    types: Types,
+    private: Iterable[str] = (),
 ) -> list[Row]:
     """The rows of published tables, `name` or `schema.name`, that have these keys. `session` tells
-    values as the log does (`pg_values.SESSION`). Tables without a key have none.
+    values as the log does (`pg_values.SESSION`). Tables without a key have none; those of the
+    `private` schemas are found only by their name with the schema.
     """
-    names = sorted(wanted)
-    cursor = await session.execute(text("row_keys"), (publication, names, names))
+    names, hidden = sorted(wanted), sorted(private)
+    cursor = await session.execute(text("row_keys"), (publication, names, hidden, names))
     found: list[Row] = []
     for table in [_Table(*row) for row in await cursor.fetchall()]:
-        spelled = (table.name, f"{table.namespace}.{table.name}")
+        full = f"{table.namespace}.{table.name}"
+        spelled = (full,) if table.namespace in hidden else (table.name, full)
         keys = sorted({key for name in spelled for key in wanted.get(name, ())})
         found += await _rows_of(session, table, keys, types)
     return found

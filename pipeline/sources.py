@@ -153,6 +153,8 @@ class PostgresChanges:
             return {}
         rows: dict[tuple[str, str], ChangeRecord] = {}
         for row in await self._source.look(keys, add=self._auto):
+            if row.namespace == ENGINE_SCHEMA:
+                continue  # it holds every organisation's data
             change = self._as_change(row)
             for name in (row.table, f"{row.namespace}.{row.table}"):
                 rows[name, row.key] = change

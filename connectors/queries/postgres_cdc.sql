@@ -88,6 +88,7 @@ from found;
 -- name: row_keys
 -- Of these tables of the publication, the columns by which their changes name a row, and the types of these. The log
 -- tells them in the order of the table, and nothing of them where whole rows are told: then it is the order of the key.
+-- A table of a schema that is private has to be named with it.
 select n.nspname, c.relname,
   array_agg(a.attname::text order by case when c.relreplident = 'f' then k.place else a.attnum end),
   array_agg(format_type(a.atttypid, a.atttypmod) order by case when c.relreplident = 'f' then k.place else a.attnum end)
@@ -99,7 +100,8 @@ join pg_index i on i.indrelid = c.oid
   and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end
 cross join lateral unnest(i.indkey::int2[]) with ordinality as k (number, place)
 join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
-where p.pubname = %s and (c.relname = any(%s::text[]) or n.nspname || '.' || c.relname = any(%s::text[]))
+where p.pubname = %s
+  and (c.relname = any(%s::text[]) and n.nspname <> all (%s::text[]) or n.nspname || '.' || c.relname = any(%s::text[]))
 group by n.nspname, c.relname;
 
 -- name: rows

@@ -346,6 +346,22 @@ async def test_no_wait_looks_at_what_is_not_the_users(watching: Engine, name: st
     assert (await watching.until(run_id, "waiting")).status == "waiting"
 
 
+async def test_no_wait_reads_the_records_of_others_by_the_name_of_their_table(
+    watching: Engine, other_org: UUID
+) -> None:
+    await watching.database.run(records.create, other_org, "orders", {"status": "paid"}, "a")
+    key = f'["{other_org}","orders","a"]'
+    about = {"object": "record", "record_id": key, "field": "id", "op": "eq", "value": "a"}
+    document = graph(wait(about), edges=["t>pause"])
+    (run_id,) = await watching.start(await watching.workflow(document))
+    await until(
+        watching,
+        "select exists (select from permaflow.change_wait where looked)"
+        " or exists (select from permaflow.run where finished_at is not null)",
+    )
+    assert (await watching.until(run_id, "waiting")).status == "waiting"
+
+
 async def test_a_restart_of_ingest_watches_what_runs_wait_for(watching: Engine) -> None:
     await sql(
         watching,
