@@ -132,7 +132,7 @@ def _show(event: dict[str, Any], compared_with: int | None) -> None:
     fields(
         (
             ("event", event["run_id"] or "the data given"),
-            ("would end as", event["status"] or "broken off: it takes too many steps"),
+            ("would end as", event["status"] or "broken off: it takes too much"),
             ("error", (event["error"] or {}).get("message")),
             ("would wait", f"{event['seconds']:g} s" if event["seconds"] else None),
             ("output", text(event["output"])),

@@ -24,6 +24,11 @@ from pipeline.core.view import History, Step
 MOST_STEPS = 10_000
 """Answers and timers, after so many a dry run is broken off."""
 
+MOST_TEXT = 32_000_000
+"""Characters of what steps are given and give back, after so many a dry run is broken off: all of
+it is kept, and told, however often it says the same.
+"""
+
 NOBODY = UUID(int=0)
 
 Place = tuple[str, str]
@@ -98,9 +103,10 @@ def dry_run(
     mocks: Mocks,
     began: datetime,
     most: int = MOST_STEPS,
+    most_text: int = MOST_TEXT,
 ) -> DryRun:
     """Play a run that begins at `began` (with its offset from UTC)."""
-    return _World(program, trigger_input, trigger, mocks, began).play(most)
+    return _World(program, trigger_input, trigger, mocks, began).play(most, most_text)
 
 
 class _World:
@@ -117,11 +123,12 @@ class _World:
         self.timers: dict[str, datetime] = {}
         self.turns: dict[str, int] = {}
         self.configs: dict[Place, tuple[Json, Source]] = {}
+        self.text = 0
 
-    def play(self, most: int) -> DryRun:
+    def play(self, most: int, most_text: int) -> DryRun:
         self._tell(Woken())
         for _ in range(most):
-            if self.run.finished:
+            if self.run.finished or self.text > most_text:
                 break
             event = self._next()
             if event is None:
@@ -146,6 +153,7 @@ class _World:
             self.turns[effect.node] = turn + 1
             mock, source = self.mocks.answer(effect, turn)
             self.configs[effect.scope, effect.node] = (effect.config, source)
+            self.text += _length(effect.config) + _length(mock.output)
             del self.out[key]
             if mock.code is None and not mock.timed_out:
                 return AttemptDone(*key, mock.output, mock.port)
@@ -172,6 +180,18 @@ class _World:
                     self.timers[key] = _moment(self.now, delay, until)
                 case ClearTimer(key=key):
                     self.timers.pop(key, None)
+
+
+def _length(value: Json) -> int:
+    """About how long the value is as text."""
+    match value:
+        case str():
+            return len(value) + 2
+        case dict():
+            return sum(len(name) + 4 + _length(item) for name, item in value.items())
+        case list() | tuple():
+            return sum(1 + _length(item) for item in value)
+    return 5
 
 
 def _moment(now: datetime, delay: float | None, until: str | None) -> datetime:

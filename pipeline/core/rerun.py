@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from permaflow.plan import FAILURES, ROOT, Continue, Outcome, Plan, Trigger
+from permaflow.plan import FAILURES, ROOT, Continue, Outcome, Plan, Question, Trigger
+from pipeline.core.approval import KIND as APPROVAL
 from pipeline.core.entries import Kept
 from pipeline.core.program import Program
 from pipeline.core.state import Run
@@ -43,6 +44,18 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
             code, message = error["code"], error["message"]
             found.append(Kept(ROOT, name, state.outcome.value, code=code, message=message))
     return found
+
+
+def what_was_decided(kept: Iterable[Kept], plan: Plan) -> list[str]:
+    """The approvals among these outcomes, also those inside of loops."""
+    names = {entry.node for entry in kept}
+    return [
+        node.id
+        for node in plan.nodes.values()
+        if isinstance(node.work, Question)
+        and node.work.kind == APPROVAL
+        and begins_at(plan, node.id) in names
+    ]
 
 
 def what_is_missing(kept: Iterable[Kept], old: Plan, new: Plan, start: str) -> list[str]:

@@ -22,7 +22,7 @@ from pipeline.bus.subjects import TIMER
 from pipeline.core.approval import APPROVE, Terms
 from pipeline.gateway import answers
 from pipeline.gateway.answers import answer
-from pipeline.gateway.auth import ADMIN, caller_of
+from pipeline.gateway.auth import ADMIN, caller_of, name_of
 from pipeline.gateway.bodies import invalid, read
 from pipeline.gateway.input_schemas import compile_schema, misfits
 from pipeline.gateway.ports import Ports
@@ -100,7 +100,10 @@ class Approvals:
             body.comment,
             f"key:{caller.key_id}",
         )
-        await self._get(caller, approval_id)
+        approval = await self._get(caller, approval_id)
+        # A key without a user starts runs by its name, and decides by its id.
+        if response.person == person_of(caller, None) and approval.is_barred(name_of(caller)):
+            raise ForbiddenError(f"{name_of(caller)} asked for this, and may not decide about it.")
         return answer(view(await respond(self._ports, caller.org, approval_id, response)))
 
     async def delegate_approval(self, request: Request, approval_id: UUID) -> HttpResponse:

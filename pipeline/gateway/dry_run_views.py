@@ -12,6 +12,7 @@ from pydantic import Field
 from permaflow.plan import Json, TriggerSpec
 from pipeline.core.dry_run import (
     MOST_STEPS,
+    MOST_TEXT,
     Difference,
     DryRun,
     DryStep,
@@ -162,21 +163,22 @@ def play(
     happenings: Sequence[Happening],
     mocks: Mapping[str, MockBody | list[MockBody]],
 ) -> list[DryEventView]:
-    """Play every event; all of them together are broken off after `MOST_STEPS` of each."""
+    """Play every event. Of several each is broken off the sooner."""
     given = {
         node: [each.mock() for each in (row if isinstance(row, list) else [row])]
         for node, row in mocks.items()
     }
     began = datetime.now(UTC)
     most = max(1_000, 4 * MOST_STEPS // (len(happenings) or 1))
+    text = MOST_TEXT // (len(happenings) or 1)
     views = []
     for happening in happenings:
         world = Mocks(given, happening.recorded, QUESTIONS)
         most = min(most, MOST_STEPS)
-        now = dry_run(program, happening.data, happening.trigger, world, began, most)
+        now = dry_run(program, happening.data, happening.trigger, world, began, most, text)
         was = None
         if active is not None:
-            was = dry_run(active, happening.data, happening.trigger, world, began, most)
+            was = dry_run(active, happening.data, happening.trigger, world, began, most, text)
         views.append(_event(program, active, happening, now, was, began))
     return views
 

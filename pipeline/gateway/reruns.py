@@ -15,7 +15,7 @@ from permaflow.plan import Json
 from pipeline import starter
 from pipeline.core.entries import Kept
 from pipeline.core.program import Program
-from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing
+from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing, what_was_decided
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories
@@ -63,7 +63,8 @@ class Reruns:
         run, current = await self._ports.pool.run_as(caller.org, _find, caller.org, run_id)
         version = {"same": run.version, "latest": current}.get(str(body.version))
         version = version if version is not None else int(body.version)
-        if "input" in body.model_fields_set:
+        is_other = "input" in body.model_fields_set
+        if is_other:
             text = orjson.dumps(body.input)
             check_size(text, limit, "/input")
         else:
@@ -71,7 +72,9 @@ class Reruns:
         new = new_id()
         taken = Taken([], {}, [])
         if body.from_step is not None:
-            taken = await self._taken(run, new, body.from_step, version, orjson.loads(text))
+            taken = await self._taken(
+                run, new, body.from_step, version, orjson.loads(text), is_other=is_other
+            )
         wanted = StartRequest(
             new,
             caller.org,
@@ -119,9 +122,19 @@ class Reruns:
         return found[run.input_ref]
 
     async def _taken(
-        self, run: Run, new: UUID, start: str, version: int, trigger_input: Json
+        self,
+        run: Run,
+        new: UUID,
+        start: str,
+        version: int,
+        trigger_input: Json,
+        *,
+        is_other: bool,
     ) -> Taken:
-        """What the new run takes over from the old one. Raises `StateError`, `InputError`."""
+        """What the new run takes over from the old one. Raises `StateError`, `InputError`.
+
+        `is_other`: the input is not that of the old run. Nobody has approved of it.
+        """
         if run.finished_at is None:
             raise StateError(f"The run is {run.status}; it can be rerun from a step once it ends.")
         if await self._ports.pool.run_as(run.org_id, controls.was_undone, run.org_id, run.id):
@@ -137,6 +150,11 @@ class Reruns:
         missing = what_is_missing(kept, old.plan, program.plan, first)
         if missing:
             raise StateError(f"The run does not fit version {version}: {' '.join(missing)}")
+        if is_other and (decided := what_was_decided(kept, old.plan)):
+            raise StateError(
+                f"People decided in `{decided[0]}` about other data. Leave `input` out, or begin "
+                "no later than there."
+            )
         return await self._with_values(run, new, kept)
 
     async def _program(self, run: Run, version: int) -> Program:

@@ -142,6 +142,17 @@ def test_a_run_that_does_not_end_is_broken_off() -> None:
     assert (run.status, run.output) == (None, None)
 
 
+def test_a_run_whose_steps_are_told_too_much_is_broken_off() -> None:
+    flow = plan(
+        step("each", Loop(items=Constant(list(range(1_000))))),
+        Node("a", "task", Task("stage", {"of": "x" * 1_000}), scope="each"),
+    )
+    assert played(flow).status == "completed"
+    run = played(flow, most_text=100_000)
+    assert run.status is None
+    assert 90 < len([each for each in run.steps if each.config is not None]) <= 100
+
+
 def test_a_jump_takes_the_next_answer() -> None:
     flow = plan(step("a"), step("b", after="a", on_error=Goto("a")))
     run = played(flow, Mocks(given={"b": [Mock(code="again"), Mock(2)]}))

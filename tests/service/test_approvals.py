@@ -198,6 +198,29 @@ async def test_who_started_the_run_may_not_decide_unless_that_is_allowed(town: T
         assert (await asked.respond("ana", "approve")).status_code == expected
 
 
+async def test_a_key_without_a_user_may_not_decide_about_the_run_that_it_started(
+    town: Town,
+) -> None:
+    for allowed, expected in ((False, 403), (True, 200)):
+        workflow = await town.engine.workflow(gate({"self_approval": allowed}))
+        nobody = await town.person("")
+        started = await nobody.post("/workflows/v1/runs", json={"workflow_id": str(workflow)})
+        asked = await waiting(town, started.json()["id"])
+        assert (await asked.respond("", "approve")).status_code == expected
+
+
+async def test_a_decision_is_not_taken_over_to_a_rerun_with_other_data(town: Town) -> None:
+    asked = await town.asked({"amount": 10}, assignees=["ana"])
+    await asked.approve("ana")
+    assert (await asked.end()).status == "completed"
+    bob = await town.person("bob")
+    path = f"/workflows/v1/runs/{asked.run_id}/rerun"
+    other = {"from": "yes", "input": {"amount": 1_000}}
+    assert await code_of(await bob.post(path, json=other)) == (409, "wrong_state")
+    for fine in ({"from": "yes"}, {"from": "ask", "input": {"amount": 1_000}}):
+        assert (await bob.post(path, json=fine)).status_code == 202
+
+
 async def waiting(town: Town, run_id: str) -> Gate:
     found = UUID(run_id)
     await town.engine.until(found, "waiting")
