@@ -11,10 +11,9 @@ import pytest
 
 from pipeline.core.entries import Succeeded
 from pipeline.ids import new_id
-from pipeline.store import orgs, records, starts, workflows
+from pipeline.store import orgs, records, workflows
 from pipeline.store.database import Database
 from pipeline.store.migrate import migrate
-from pipeline.store.starts import StartRequest
 from tests.fix_engine import graph, start_engine, task
 
 pytestmark = pytest.mark.service
@@ -49,18 +48,18 @@ async def test_a_run_that_waits_outlives_an_upgrade(empty_url: str, nats_url: st
         draft = workflows.Draft("old", orjson.dumps(DOCUMENT), "graph", ())
         await database.run(workflows.create, org, workflow_id, draft)
         await database.run(workflows.set_status, org, workflow_id, "active", ())
-        request = StartRequest(run_id, org, workflow_id, "api", input=b"{}", trigger_node="t")
-        await database.run(starts.start_runs, [request])
         async with database.transaction() as connection:
+            await connection.execute(
+                "insert into permaflow.run (id, org_id, workflow_id, version, status, source,"
+                " trigger_node, input) values (%s, %s, %s, 1, 'waiting', 'api', 't', '{}')",
+                (run_id, org, workflow_id),
+            )
             for seq, entries in enumerate(JOURNAL, start=1):
                 await connection.execute(
                     "insert into permaflow.journal (run_id, seq, org_id, entries)"
                     " values (%s, %s, %s, %s)",
                     (run_id, seq, org, orjson.dumps(entries).decode()),
                 )
-            await connection.execute(
-                "update permaflow.run set status = 'waiting' where id = %s", (run_id,)
-            )
             await connection.execute(
                 "insert into permaflow.timer (run_id, key, org_id, due_at)"
                 " values (%s, %s, %s, now())",
