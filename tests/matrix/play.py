@@ -60,6 +60,7 @@ class Play:
         self.org = org
         self.tokens: dict[str, str] = {}
         self.locked = asyncio.Event()
+        self.freed = asyncio.Event()
         self.killed = {"runner": asyncio.Event(), "orchestrator": asyncio.Event()}
         self.waiting: dict[str, list[asyncio.Event]] = {"runner": [], "orchestrator": []}
 
@@ -189,7 +190,7 @@ class Play:
             await connection.execute("select from permaflow.record where id = 'locked' for update")
             self.locked.set()
             await self.killed["runner"].wait()
-            await asyncio.sleep(1.5)  # the timeouts of those that wait pass meanwhile
+            await self.freed.wait()
 
     async def everything(self) -> dict[tuple[str, Situation], Came]:
         for what in sorted(set(WHAT.values())):
@@ -208,6 +209,12 @@ class Play:
             if cell.situation is Situation.KILLED:
                 self.waiting[cell.vertex].append(ready)
             tasks[cell.type, cell.situation] = asyncio.create_task(self.play(cell, ready))
+        locked_out = [
+            tasks["action_record", situation] for situation in (Situation.TIMEOUT, Situation.CANCEL)
+        ]
+        asyncio.gather(*locked_out, return_exceptions=True).add_done_callback(
+            lambda _: self.freed.set()
+        )
         killers = [asyncio.create_task(self.kill_when_ready(vertex)) for vertex in self.waiting]
         came = await asyncio.gather(*tasks.values(), return_exceptions=True)
         for task in (holding, *killers):
