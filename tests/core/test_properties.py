@@ -125,6 +125,8 @@ def nuisance(world: World, number: int) -> Event:
 def changes_nothing(world: World, event: Event) -> None:
     if world.run.seq and isinstance(event, AttemptDone) and event[:3] in world.live:
         return  # the dispatch that an early result spoke of has been made meanwhile
+    if isinstance(event, AttemptDone | AttemptFailed | AttemptParked) and event[:3] in world.asked:
+        return  # what became of an attempt that people are asked about answers for them
     before = dump(world.run)
     decision = decide(world.run, [event])
     assert decision.entries == []
