@@ -154,11 +154,16 @@ class Beats:
             except OSError as error:
                 problem = error
                 continue
-            info = connection.recv(65_536)
-            if parts.scheme == "tls" or b'"tls_required":true' in info:
-                context = self._tls or ssl.create_default_context()
-                connection = context.wrap_socket(connection, server_hostname=host)
-            connection.sendall(connect_line(parts.geturl(), self._name))
+            try:
+                info = connection.recv(65_536)
+                if parts.scheme == "tls" or b'"tls_required":true' in info:
+                    context = self._tls or ssl.create_default_context()
+                    connection = context.wrap_socket(connection, server_hostname=host)
+                connection.sendall(connect_line(parts.geturl(), self._name))
+            except OSError as error:  # it hung up on us: the next one, perhaps
+                connection.close()
+                problem = error
+                continue
             return connection
         raise problem
 

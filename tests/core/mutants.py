@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
@@ -271,6 +272,12 @@ BUGS = (
         "self.run.steps_used < limit",
     ),
     Bug(
+        "compensations use up steps",
+        "pipeline.core.fold",
+        "    if run.cause is None:\n        run.steps_used += 1\n",
+        "    run.steps_used += 1\n",
+    ),
+    Bug(
         "what may happen once is tried again",
         "pipeline.core.unknown",
         "    elif is_unknown(event) and node.on_unknown is not OnUnknown.RETRY:\n",
@@ -429,9 +436,21 @@ def hunt(count: int = 300) -> None:
 
     goes_well()
     for module in (test_compensating, test_runs, test_loops, test_retry, test_controls):
-        for name, test in vars(module).items():
-            if name.startswith("test_") and not inspect.signature(test).parameters:
-                test()
+        for example in examples_of(module):
+            example()
+
+
+def examples_of(module: ModuleType) -> Iterator[Callable[[], None]]:
+    """The tests of a module that need nothing from outside, once for each of their parameters."""
+    for name, test in vars(module).items():
+        if name.startswith("test_"):
+            marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+            if marks:
+                ((names, values),) = (mark.args for mark in marks)
+                for value in values:
+                    yield partial(test, *([value] if isinstance(names, str) else value))
+            elif not inspect.signature(test).parameters:
+                yield test
 
 
 def outcome_of(bug: Bug) -> str:

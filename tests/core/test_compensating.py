@@ -27,7 +27,15 @@ from permaflow.plan import (
 )
 from pipeline.core.effects import Ask, ClearTimer, StopStep, Withdraw
 from pipeline.core.entries import Compensating, Dispatched, Failed, Finished, Retrying, Succeeded
-from pipeline.core.events import AttemptDone, AttemptFailed, CancelAsked, TimerFired, Woken
+from pipeline.core.events import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptParked,
+    CancelAsked,
+    Event,
+    TimerFired,
+    Woken,
+)
 from tests.core.plans import TASK, Answer, Broke, Done, Put, Seen, Table, plan_of, step
 from tests.core.world import World
 
@@ -185,6 +193,16 @@ def test_to_cancel_while_it_is_undone_changes_nothing() -> None:
     assert world.play_on(check=True).status == "compensated"
 
 
+def test_to_cancel_a_run_that_failed_while_it_is_undone_changes_nothing() -> None:
+    world = chain()
+    world.tell(Woken())
+    while world.run.cause is None:
+        world.tell(world.next_events()[0])
+    decision = world.tell(CancelAsked("bob"))
+    assert (decision.entries, decision.effects, decision.stale) == ([], [], 1)
+    assert (world.play_on(check=True).error or {})["code"] == "broke"
+
+
 def test_a_run_that_is_out_of_time_is_undone_and_has_all_the_time_for_it() -> None:
     plan = plan_of(undoable("a"), step("b", TASK, "a"), timeout=timedelta(seconds=9))
     world = begun(plan)
@@ -205,6 +223,16 @@ def test_a_run_that_used_up_its_steps_is_undone_all_the_same() -> None:
     assert ran(world) == ["b#compensate", "a#compensate"]
     assert run.error is not None
     assert (run.status, run.error["code"]) == ("compensated", "step_limit")
+    assert run.steps_used == 2
+
+
+def test_what_undoes_a_run_that_used_up_its_steps_is_retried_all_the_same() -> None:
+    undo = replace(UNDO, retry=Retry(1, timedelta(0)))
+    plan = plan_of(undoable("a", compensation=undo), step("b", TASK, "a"), max_steps=1)
+    world = World(plan, Table({"a#compensate": [Broke(), Done()]}))
+    run = world.play(check=True)
+    assert [e.attempt for e in world.of(Dispatched)] == [1, 1, 2]
+    assert run.status == "compensated"
 
 
 def test_what_is_with_a_runner_is_stopped_and_its_late_result_changes_nothing() -> None:
@@ -259,6 +287,19 @@ def test_a_step_that_timed_out_first_and_succeeded_then_is_undone_once() -> None
     world.play(check=True)
     assert ran(world) == ["a#compensate"]
     assert sent_to(world, "a#compensate")["seen"]["steps"]["a"]["output"] == "/a#2"
+
+
+def test_a_doubt_is_over_when_its_step_has_succeeded() -> None:
+    table = Table({"a": [Broke(timed_out=True), Done(), NO], "b": [NO]})
+    plan = plan_of(
+        undoable("a", retry=Retry(1, timedelta(0)), max_visits=9),
+        step("b", TASK, "a", on_error=Goto("a"), max_visits=9),
+    )
+    world = World(plan, table)
+    run = world.play(check=True)
+    assert run.error is not None
+    assert run.error["node"] == "a"  # in its second visit, which did nothing
+    assert ran(world) == ["a#compensate"]
 
 
 def test_a_step_that_was_refused_did_nothing() -> None:
@@ -449,6 +490,24 @@ def test_to_hear_once_more_that_nobody_knows_changes_nothing() -> None:
     world = asked()
     decision = world.tell(AttemptFailed("", "a", 1, "outcome_unknown", "gone", retryable=False))
     assert (decision.entries, decision.stale) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("late", "status"),
+    [
+        (AttemptDone("", "a", 1, "paid"), "completed"),
+        (AttemptFailed("", "a", 1, "broke", "refused", retryable=False), "failed"),
+        (AttemptFailed("", "a", 1, "broke", "busy", retryable=True), "completed"),
+        (AttemptParked("", "a", 1, 5.0), "completed"),
+    ],
+)
+def test_what_the_runner_says_after_all_answers_for_the_people(late: Event, status: str) -> None:
+    world = asked()
+    world.table = Table({"a": [Done()]})
+    decision = world.tell(late)
+    assert Withdraw("", "a", 1, "unknown", True) in decision.effects
+    world.check()
+    assert world.play_on(check=True).status == status
 
 
 def test_the_end_of_the_run_withdraws_the_question() -> None:

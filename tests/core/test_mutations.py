@@ -28,7 +28,7 @@ def found() -> dict[str, str]:
     ]
     lines: list[str] = []
     for hunt in hunts:
-        output, _ = hunt.communicate(timeout=300)
+        output, _ = hunt.communicate(timeout=900)
         lines += output.splitlines()
     return dict(json.loads(line) for line in lines)
 
@@ -47,5 +47,5 @@ def test_no_bug_is_planted_twice() -> None:
 @pytest.mark.slow
 def test_the_hunt_finds_nothing_in_the_core_as_it_is() -> None:
     command = [sys.executable, "-c", "from tests.core.mutants import hunt; hunt(300)"]
-    hunt = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    hunt = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert hunt.returncode == 0, hunt.stderr[-2_000:]

@@ -26,6 +26,7 @@ from pipeline.core.events import (
     Woken,
 )
 from pipeline.core.state import RUN_TIMER
+from pipeline.core.unknown import is_unknown
 from tests.core.agreement import agree
 from tests.core.dump import dump
 from tests.core.plans import ORDERLY, Table, cases, schedules
@@ -122,11 +123,19 @@ def nuisance(world: World, number: int) -> Event:
             return old_events[pick % len(old_events)]
 
 
+def answers_for_people(world: World, event: Event) -> bool:
+    """Whether this is what became of an attempt that people are asked about."""
+    if isinstance(event, AttemptFailed) and is_unknown(event):
+        return False
+    results = AttemptDone | AttemptFailed | AttemptParked
+    return isinstance(event, results) and event[:3] in world.asked
+
+
 def changes_nothing(world: World, event: Event) -> None:
     if world.run.seq and isinstance(event, AttemptDone) and event[:3] in world.live:
         return  # the dispatch that an early result spoke of has been made meanwhile
-    if isinstance(event, AttemptDone | AttemptFailed | AttemptParked) and event[:3] in world.asked:
-        return  # what became of an attempt that people are asked about answers for them
+    if answers_for_people(world, event):
+        return
     before = dump(world.run)
     decision = decide(world.run, [event])
     assert decision.entries == []

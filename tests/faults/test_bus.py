@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
 import socket
+import struct
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ import pytest
 
 from permaflow.errors import BusError, BusUnavailableError
 from pipeline.bus import jetstream, link, pull
+from pipeline.bus.beats import Beats
 from pipeline.bus.jetstream import JetStreamBus, connect
 from pipeline.bus.port import Backlog, Channel, Subscription
 from pipeline.embedded.stack import Stack
@@ -331,6 +334,35 @@ async def test_beats_go_on_after_the_server_was_restarted(stack: Stack, bus: Jet
         async with asyncio.timeout(SOON):
             while await second.backlog(channel) != Backlog(0, 0):
                 pass
+
+
+async def test_beats_leave_a_server_that_hangs_up_for_one_that_does_not(stack: Stack) -> None:
+    """What is left of the first connection would fail the test as a warning."""
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+        calls = []
+
+        def hang_up() -> None:
+            caller, _ = rude.accept()
+            calls.append(caller)
+            reset = struct.pack("ii", 1, 0)
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            caller.close()
+
+        answering = asyncio.create_task(asyncio.to_thread(hang_up))
+        port = rude.getsockname()[1]
+        beats = Beats(f"nats://127.0.0.1:{port},{stack.nats_url}", "test")
+        heard = asyncio.Event()
+        try:
+            async with connected(stack) as bus:
+                stop = await bus.listen("t.beat", lambda *_: heard.set())
+                beats.say(b"t.beat")
+                await asyncio.wait_for(heard.wait(), SOON)
+                await stop()
+            await answering
+        finally:
+            await asyncio.to_thread(beats.close)
+    gc.collect()
+    assert len(calls) == 1
 
 
 async def test_a_server_that_talks_nonsense_is_left_for_one_that_does_not(stack: Stack) -> None:

@@ -114,6 +114,7 @@ async def test_a_loop_through_a_table_comes_to_an_end(sites: Sites, database_url
         await site.sql("create table public.orders (id int primary key, seen int)")
         node = {"id": "again", "type": "action_record", "config": config}
         workflow_id = (await site.active(on_orders(node)))["id"]
+        await site.published("orders")
         await site.sql("insert into public.orders values (1, 0)")
         ((_, _, reason),) = await letters(site, 1)
         assert "PERMAFLOW_MAX_CHANGE_DEPTH" in reason
