@@ -1,4 +1,7 @@
-"""Writes docs/reference from the code: `make docs`. `--check` only says which pages are stale."""
+"""Writes docs/reference, and the figures in the README, from the code: `make docs`.
+
+`--check` only says which pages are stale.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from api_pages import cli_page, http_api_page
-from figure_pages import figures_page
+from figure_pages import figures_page, other_engines
 from limit_pages import limits_page
 from markdown import NOTICE, row, table
 from prometheus_client.metrics import MetricWrapperBase
@@ -30,6 +33,8 @@ from pipeline.schemas import NAMES, box_schema
 from pipeline.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
+README = Path(__file__).parents[1] / "README.md"
+FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
 
 
 def settings_page() -> Iterator[str]:
@@ -174,23 +179,37 @@ def schema_files() -> Iterator[tuple[str, str]]:
         yield f"schemas/{name}.json", f"{text}\n"
 
 
+def readme() -> str:
+    """The README with the figures of the reference measurement."""
+    lines = "\n".join(other_engines())
+    return FIGURES.sub(lambda _: f"{lines}\n", README.read_text(encoding="utf-8"))
+
+
+def files() -> Iterator[tuple[Path, str]]:
+    """Everything that is written from the code, with its text."""
+    for name, page in PAGES.items():
+        yield REFERENCE / name, "\n".join(page()).rstrip() + "\n"
+    for name, text in schema_files():
+        yield REFERENCE / name, text
+    yield README, readme()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
     check = parser.parse_args().check
     stale = 0
-    pages = ((name, "\n".join(page()).rstrip() + "\n") for name, page in PAGES.items())
-    for name, text in (*pages, *schema_files()):
-        path = REFERENCE / name
+    for path, text in files():
+        name = path.relative_to(README.parent)
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1
         if check:
-            print(f"docs/reference/{name} is stale: run `make docs`", file=sys.stderr)
+            print(f"{name} is stale: run `make docs`", file=sys.stderr)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(f"docs/reference/{name} written")
+            print(f"{name} written")
     return int(check and stale > 0)
 
 
