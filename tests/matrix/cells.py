@@ -38,7 +38,8 @@ WHAT = {
 class Cell:
     """One workflow: `node` is the one in question, `more` what stands around it.
 
-    `reaches` is whether the outside hears of it; `vertex` is what works it off.
+    `reaches` is whether the outside hears of it; `vertex` is what works it off. `fails_until` says
+    that its attempts fail until the moment that the run is given.
     """
 
     type: str
@@ -49,6 +50,7 @@ class Cell:
     reaches: bool = True
     vertex: str = "runner"
     trigger: Json = None
+    fails_until: bool = False
 
     def __str__(self) -> str:
         return f"{self.type}: {self.situation}"
@@ -67,7 +69,7 @@ def node(type_name: str, config: Json, situation: Situation, **more: Json) -> Js
     if situation is Situation.TIMEOUT:
         found["timeout_seconds"] = 0.7
     if situation is Situation.RETRYABLE:
-        found["retry"] = {"max_retries": 2, "initial_delay_ms": 20}
+        found["retry"] = {"max_retries": 100, "initial_delay_ms": 20, "max_delay_ms": 500}
     return found
 
 
@@ -195,11 +197,12 @@ def _snippets() -> list[Cell]:
                 {
                     "code": code,
                     "input": "{{trigger}}",
-                    "timeout_seconds": 2.5 if situation is Situation.RETRYABLE else 60,
+                    "timeout_seconds": 1 if situation is Situation.RETRYABLE else 60,
                 },
                 situation,
             ),
             reaches=False,
+            fails_until=situation is Situation.RETRYABLE,
         )
         for situation, code in codes.items()
     ]
