@@ -11,7 +11,9 @@
 A bare name means `name.SUCCESS` (in Argo Workflows it would be true of a skipped task, too). A
 status is SUCCESS, FAILED (also true of a task that timed out), TIMED_OUT, SKIPPED, CANCELLED or
 COMPLETED (it ran, and succeeded or failed); the names that Argo gives them are understood as well.
-A port is one of the branches of a condition or switch: `check.true`, `route."gold customers"`.
+A port is one of the branches of a condition, a switch or an approval: `check.true`,
+`route."gold customers"`, `ask.timed_out`. What a port is called, letter for letter, is that port;
+statuses may be written in small letters elsewhere.
 """
 
 from __future__ import annotations
@@ -171,14 +173,14 @@ class _Parser:
         if word.kind not in ("name", "quoted"):
             raise self.unexpected(f"a status after {shown(name.text + '.')}")
         self.position += 1
+        ports = self.ports(name.text)
+        if word.text in ports:
+            return Ref(name.text, TAKEN, word.text)
         if word.kind == "name":
             status = word.text.upper()
             outcomes = STATUSES.get(_ALIASES.get(status, status))
             if outcomes is not None:
                 return Ref(name.text, outcomes)
-        ports = self.ports(name.text)
-        if word.text in ports:
-            return Ref(name.text, TAKEN, word.text)
         known = [*STATUSES, *ports]
         raise DependsFault(
             f"{shown(word.text)} at character {word.at + 1} of `depends` is no status of "

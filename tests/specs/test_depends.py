@@ -64,6 +64,15 @@ def test_the_branches_of_a_condition_are_statuses_of_it() -> None:
         compile_depends("other.true", ports)
 
 
+def test_a_port_that_is_called_like_a_status_is_the_port() -> None:
+    def ports(_name: str) -> tuple[str, ...]:
+        return ("approved", "rejected", "timed_out")
+
+    assert compile_depends("ask.timed_out", ports) == Ref("ask", TAKEN, "timed_out")
+    assert compile_depends("ask.TIMED_OUT", ports) == Ref("ask", frozenset({Outcome.TIMED_OUT}))
+    assert compile_depends("ask.timed_out") == Ref("ask", frozenset({Outcome.TIMED_OUT}))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
