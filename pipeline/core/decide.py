@@ -177,10 +177,10 @@ class _Turn(Agenda):
         return None
 
     def _forget_answer(self, event: AttemptDone | AttemptFailed | AttemptParked) -> None:
-        """An answer that came too late is not kept for another time."""
+        """An answer that came too late, or once more, is not kept for another time."""
         node = self.run.program.nodes.get(event.node)
         if node is not None and (kind := question_of(node)) is not None:
-            self.effects.append(Withdraw(*event[:3], kind))
+            self.effects.append(Withdraw(*event[:3], kind, answered=True))
 
     def _log(self, event: AttemptDone | AttemptFailed) -> None:
         if event.log:

@@ -160,7 +160,8 @@ class Race:
                 case "cancel":
                     self.advance(CancelAsked("ann"))
                 case _ if self.inbox:
-                    self.advance(self.inbox.pop(chance.randrange(len(self.inbox))))
+                    event = self.inbox.pop(chance.randrange(len(self.inbox)))
+                    self.advance(*[event] * chance.randint(1, 2))  # told once more at that moment
         for event in self.inbox:
             self.advance(event)
         if desk.answer is not None:
