@@ -94,14 +94,20 @@ _FLOOD = {
 _SIZES = (1 << 10, 1 << 16, 1 << 20)
 
 
-def bombs() -> dict[str, str]:
-    """Two hundred of them."""
+def plain_bombs() -> dict[str, str]:
+    """Those that are not wrapped in more."""
     found = {f"spins: {name}": code for name, code in _SPIN.items()}
     for kind, codes in (("fills", _FILL), ("nests", _DEEP), ("floods", _FLOOD)):
         for name, code in codes.items():
             for size in _SIZES if "%d" in code else (0,):
                 text = code.replace("%d", str(size))
                 found[f"{kind}: {name} {size or ''}".strip()] = text
+    return found
+
+
+def bombs() -> dict[str, str]:
+    """Two hundred of them."""
+    found = plain_bombs()
     wraps = {
         "in a promise": "await Promise.all([(async () => {{ {} }})()]);",
         "in a thread of tasks": "await Promise.resolve().then(async () => {{ {} }});",

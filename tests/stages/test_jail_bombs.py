@@ -1,29 +1,66 @@
-"""Hostile JavaScript: what would wear out the machine is stopped in time; nothing gets out."""
+"""Hostile code: what would wear out the machine is stopped in time, whatever the engine; a thousand
+ways out of JavaScript lead nowhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import resource
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from permaflow.errors import PermaflowError, SnippetError
+from permaflow.errors import (
+    JailError,
+    PermaflowError,
+    SnippetError,
+    SnippetLimitError,
+    SnippetTimeoutError,
+)
 from stages.jail.cell import Cell, Job
-from stages.jail.engines import QUICKJS
+from stages.jail.engines import MONTY, QUICKJS, V8, Engine
 from stages.jail.pool import Pool, PoolLimits
-from tests.stages.bombs import bombs, escapes
-from tests.stages.hostile import HOSTILE, SECRET, canaries
+from tests.stages.bombs import bombs, escapes, plain_bombs
+from tests.stages.hostile import (
+    HOSTILE,
+    HOSTILE_MACHINE,
+    HOSTILE_PROGRAM,
+    SECRET,
+    canaries,
+)
+from tests.stages.python_bombs import python_bombs
 
 MEMORY = 32 << 20
 SECONDS = 0.15
 LATE = 0.25
 """How much later than its time code may be stopped."""
+
+TRIES = 3
+"""A bomb has failed when it was stopped too late so many times, each in a new cell.
+
+What is measured is wall time, which is what the promise is about. A machine that gives this process
+no processor for a tenth of a second makes the best jail late, and says nothing about it; but what
+the jail cannot stop it stops late every time, and so by seconds.
+"""
+
+GROWTH = 50 << 20
+"""By how many bytes the runner may have grown when its bombs are gone."""
+
+ENGINES = {
+    "quickjs": (QUICKJS, bombs, 200),
+    "v8": (V8, plain_bombs, 110),
+    "monty": (MONTY, python_bombs, 80),
+}
+"""With which bombs, and how many there are at least. JavaScript in three kinds of wrapping shows
+nothing new of V8, whose cells take long to start.
+"""
 
 NATIVE = {
     "spins": "while True: pass",
@@ -64,6 +101,18 @@ while True:
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a piece of code ended: when, and as what."""
+
+    seconds: float
+    error: PermaflowError | None = None
+
+    @property
+    def late(self) -> bool:
+        return self.seconds > SECONDS + LATE
+
+
 @pytest.fixture(scope="module")
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
@@ -75,46 +124,99 @@ def job(code: str, given: object = None, seconds: float = SECONDS) -> Job:
     return Job(code.encode(), body, seconds, MEMORY, 1_000_000, lambda line: None)
 
 
-async def took(cell: Cell, code: str) -> float:
-    """How long the code was at work, however it ended; the cell is gone afterwards."""
+async def ended(cell: Cell, code: str) -> Ending:
+    """How the code ended, whatever it did; the cell is gone afterwards."""
     began = time.monotonic()
     try:
         await cell.run(job(code))
-    except PermaflowError:
-        pass
+        return Ending(time.monotonic() - began)
+    except PermaflowError as error:
+        return Ending(time.monotonic() - began, error)
     finally:
-        elapsed = time.monotonic() - began
         await cell.end()
-    return elapsed
 
 
-async def test_two_hundred_bombs_are_stopped_in_time(threads: ThreadPoolExecutor) -> None:
-    """The loop of the runner is free all the while, and its memory stays where it is."""
-    todo = list(bombs().items())
-    late: dict[str, float] = {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len(todo) == 200
+async def stopped(threads: ThreadPoolExecutor, engine: Engine, code: str) -> Ending:
+    """How it ended when it was stopped in time, or else the last of its `TRIES`."""
+    for _ in range(TRIES):
+        ending = await ended(await Cell.start(engine, MEMORY, threads), code)
+        if not ending.late:
+            break
+    return ending
+
+
+async def exploded(
+    threads: ThreadPoolExecutor, engine: Engine, codes: Mapping[str, str]
+) -> dict[str, Ending]:
+    """How each of the bombs ended; there are two at a time."""
+    todo = list(codes.items())
+    endings: dict[str, Ending] = {}
 
     async def work() -> None:
         while todo:
             name, code = todo.pop()
-            seconds = await took(await Cell.start(QUICKJS, MEMORY, threads), code)
-            if seconds > SECONDS + LATE:
-                late[name] = seconds
+            endings[name] = await stopped(threads, engine, code)
 
     await asyncio.gather(work(), work())
-    assert late == {}
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    return endings
 
 
+def resident() -> int:
+    """Memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def alive(group: int) -> list[str]:
+    """The processes of a group; those that only wait to be counted as dead are none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("name", ENGINES)
+async def test_bombs_are_stopped_in_time(threads: ThreadPoolExecutor, name: str) -> None:
+    """Each within its time and a quarter of a second; the memory of the runner is as before."""
+    engine, codes, least = ENGINES[name]
+    before = resident()
+    endings = await exploded(threads, engine, codes())
+    grown = resident() - before
+
+    assert len(endings) >= least
+    assert {bomb: ending for bomb, ending in endings.items() if ending.late} == {}
+    assert grown < GROWTH
+    # Nothing of the sort was needed: no bomb is taken for a break-out, none ends for no reason.
+    strange = {
+        bomb: ending.error
+        for bomb, ending in endings.items()
+        if isinstance(ending.error, JailError) or getattr(ending.error, "code", "") == "jail_breach"
+    }
+    assert strange == {}
+    kinds = Counter(type(ending.error) for ending in endings.values())
+    assert kinds[SnippetTimeoutError] >= 30, kinds
+    assert kinds[SnippetLimitError] >= 2, kinds
+
+
+@pytest.mark.parametrize(
+    "engine", [HOSTILE, HOSTILE_MACHINE, HOSTILE_PROGRAM], ids=lambda engine: engine.name
+)
 @pytest.mark.parametrize("name", NATIVE)
 async def test_an_engine_that_was_taken_over_is_stopped_in_time(
-    threads: ThreadPoolExecutor, name: str
+    threads: ThreadPoolExecutor, name: str, engine: Engine
 ) -> None:
-    cell = await Cell.start(HOSTILE, MEMORY, threads)
-    assert await took(cell, NATIVE[name]) <= SECONDS + LATE
-    with pytest.raises(ProcessLookupError):
-        os.kill(cell.pid, 0)
+    """Of all that it started nothing is left."""
+    for _ in range(TRIES):
+        cell = await Cell.start(engine, MEMORY, threads)
+        ending = await ended(cell, NATIVE[name])
+        async with asyncio.timeout(10):
+            while alive(cell.pid):  # noqa: ASYNC110 - a process tells nobody that it is gone
+                await asyncio.sleep(0.005)
+        if not ending.late:
+            break
+    assert not ending.late, ending
 
 
 async def test_a_thousand_escapes_lead_nowhere(tmp_path: Path) -> None:

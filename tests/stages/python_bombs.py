@@ -1,0 +1,103 @@
+# ruff: noqa: E501
+"""Python that tries to wear out the machine, for the engine that runs a subset of it."""
+
+from __future__ import annotations
+
+_SPIN = {
+    "a loop": "while True: pass",
+    "a loop that catches": "while True:\n  try:\n    while True: 1 / 0\n  except Exception: pass",
+    "a loop with a finally": "try:\n  while True: pass\nfinally:\n  while True: pass",
+    "a counted loop": "for i in range(10 ** 18): pass",
+    "loops in each other": "for a in range(10 ** 9):\n  for b in range(10 ** 9): a * b",
+    "a function": "def f():\n  while True: pass\nf()",
+    "a lambda": "f = lambda n: [n for _ in range(10 ** 12) if n > 1]\nf(0)",
+    "a sum": "sum(range(10 ** 12))",
+    "a largest": "max(range(10 ** 12))",
+    "a search": "10 ** 13 in [i for i in range(10 ** 12) if i < 0]",
+    "an any": "any(False for _ in range(10 ** 12))",
+    "an all": "all(True for _ in range(10 ** 12))",
+    "a comprehension": "[0 for i in range(10 ** 12) if i < 0]",
+    "a sort": "while True: sorted(range(10_000), key=lambda n: -n)",
+    "an enumeration": "for i, n in enumerate(range(10 ** 12)): pass",
+    "texts": "while True: 'a'.replace('a', 'b' * 1000).upper().split('B')",
+    "a sleep": "import time\ntime.sleep(60)",
+    "a clock": "import time\nwhile time.time() > 0: pass",
+    "a backtracking expression": "import re\nre.match('^(a+)+$', 'a' * 60 + '!')",
+    "a look-ahead": "import re\nre.match('^(?=(a+)+$)(a|aa)+$', 'a' * 60 + '!')",
+    "an expression that repeats": "import re\nre.findall('(a|a)*b', 'a' * 5_000_000)",
+    "a growing number": "x = 3\nwhile True: x = x * x",
+    "a number by steps": "x = 1\nwhile True: x = x * 3 + 1",
+    "a factorial": "x = 1\nfor i in range(1, 10 ** 9): x *= i",
+    "a number as text": "str(7 ** 3_000_000)",
+    "a text as a number": "int('9' * 3_000_000)",
+    "a quotient": "while True: (7 ** 100_000) // (3 ** 50_000) % 11",
+    "a repeated parse": "import json\nwhile True: json.loads('[' + '1,' * 1000 + '1]')",
+}
+_FILL = {
+    "objects": "a = []\nwhile True: a.append({'a': [1]})",
+    "texts": "s = 'x'\nwhile True: s += s",
+    "distinct texts": "a = []\nwhile True: a.append('x' * 1000 + str(len(a)))",
+    "a repeated text": "'x' * 10 ** 10",
+    "repeated bytes": "b'x' * 10 ** 10",
+    "a repeated list": "[0] * 10 ** 10",
+    "a repeated tuple": "(0,) * 10 ** 10",
+    "a list of a range": "list(range(10 ** 10))",
+    "a dictionary": "d = {}\ni = 0\nwhile True:\n  d[i] = str(i)\n  i += 1",
+    "a dictionary of a comprehension": "{i: [i] for i in range(10 ** 10)}",
+    "a set": "s = set()\ni = 0\nwhile True:\n  s.add('k' + str(i))\n  i += 1",
+    "nested lists": "a = []\nwhile True: a = [a, a]",
+    "a growing list": "a = [1]\nwhile True: a += a",
+    "an extended list": "a = [1]\nwhile True: a.extend(a)",
+    "closures": "f = lambda: 0\nwhile True:\n  g = f\n  f = lambda: g()",
+    "a join": "','.join(['x' * 1000] * 10 ** 7)",
+    "a replacement": "s = 'x' * 10 ** 5\ns.replace('x', s)",
+    "a split": "('x,' * 10 ** 8).split(',')",
+    "a wide format": "f'{1:>1000000000}'",
+    "a padded text": "'x'.ljust(10 ** 10)",
+    "zeros": "'1'.zfill(10 ** 10)",
+    "a power": "10 ** 10 ** 8",
+    "a power of powers": "3 ** 3 ** 20",
+    "a great power": "(2 ** 100_000) ** 1000",
+    "a shift": "1 << (1 << 40)",
+    "catching objects": "a = []\nwhile True:\n  try: a.append([0] * 10 ** 6)\n  except MemoryError: pass",
+    "output of a text": "'x' * (20 << 20)",
+}
+_DEEP = {
+    "recursion": "def f(n): return 1 + f(n + 1)\nf(0)",
+    "mutual recursion": "def f(): return g()\ndef g(): return f()\nf()",
+    "recursion that catches": "def f():\n  try: f()\n  finally: f()\nf()",
+    "a recursion without an end": "def f(n):\n  try: f(n + 1)\n  except RecursionError: f(n + 1)\nf(0)",
+    "a nested output": "a = 1\nfor i in range(1_000_000): a = [a]\na",
+    "a nested text": "a = 1\nfor i in range(1_000_000): a = [a]\nstr(a)",
+    "a nested comparison": "a = b = 1\nfor i in range(1_000_000): a, b = [a], [b]\na == b",
+    "a nested parse": "import json\njson.loads('[' * 1_000_000 + ']' * 1_000_000)",
+    "a list in itself": "a = []\na.append(a)\na",
+    "a list in itself as text": "a = []\na.append(a)\nstr(a)",
+    "lists in themselves": "a, b = [], []\na.append(a)\nb.append(b)\na == b",
+    "a dictionary in itself": "d = {}\nd['d'] = d\nd",
+    "a nested source": "(" * 50_000 + "1" + ")" * 50_000,
+    "a nested list of the source": "[" * 50_000 + "]" * 50_000,
+    "a long sum": "+".join(["1"] * 50_000),
+    "many signs": "-" * 50_000 + "1",
+    "many calls": "str" + "(0)" * 50_000,
+    "many attributes": "input" + ".a" * 50_000,
+    "nested functions": "lambda: " * 50_000 + "1",
+    "nested conditions": "".join(" " * i + "if 1:\n" for i in range(900)) + " " * 900 + "1",
+}
+_FLOOD = {
+    "lines": "while True: print('x')",
+    "long lines": "while True: print('x' * 1_000_000)",
+    "one line": "while True: print('x' * 1000, end='')",
+    "a line of a hundred megabytes": "print('x' * 100_000_000)",
+    "many values": "while True: print(*range(1000))",
+    "a gigabyte": "for i in range(1 << 20): print('x' * 1023)",
+    "large output": "['x' * 1000] * 100_000",
+    "a large error": "raise ValueError('x' * 10_000_000)",
+    "many errors": "while True:\n  try: raise ValueError('x' * 10_000)\n  except ValueError: print('x')",
+}
+
+
+def python_bombs() -> dict[str, str]:
+    """More than eighty of them."""
+    kinds = {"spins": _SPIN, "fills": _FILL, "nests": _DEEP, "floods": _FLOOD}
+    return {f"{kind}: {name}": code for kind, each in kinds.items() for name, code in each.items()}
