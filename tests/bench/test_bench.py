@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bench import against, latency, report, throughput, usage
+from bench import against, latency, report, snippet, throughput, usage
 from bench.report import Line
 from bench.stand import BenchError, Stand, stand
 from bench.webhook_load import Connection, Load
@@ -46,6 +46,18 @@ async def test_latency_has_a_time_for_each_step_of_each_run(system: Stand):
     step = result["step_ms"]
     assert step["count"] == 20
     assert 0 < step["p50"] <= step["p99"] <= step["max"]
+
+
+async def test_a_code_step_is_measured_through_the_runner_itself():
+    took = await snippet.in_the_runner(20)
+    assert len(took) == 20
+    assert all(0 < each < 10_000 for each in took)
+
+
+async def test_a_code_step_that_did_not_run_is_not_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snippet, "TRIVIAL", "throw 1")
+    with pytest.raises(BenchError, match="came back as"):
+        await snippet.in_the_runner(1)
 
 
 @pytest.mark.service
