@@ -43,7 +43,7 @@ docs: $(STAMP) ## Generate docs/reference from the code
 
 constraints: ## Pin every dependency again (needs uv), for all platforms and Python 3.11 to 3.13
 	uv pip compile $(COMPILE) --extra all --group dev pyproject.toml --output-file constraints.txt
-	uv pip compile $(COMPILE) --extra kafka --extra email --constraints constraints.txt pyproject.toml --output-file deploy/requirements.txt
+	uv pip compile $(COMPILE) --extra kafka --extra email --extra v8 --extra python --constraints constraints.txt pyproject.toml --output-file deploy/requirements.txt
 	uv pip compile $(COMPILE) --group build --constraints constraints.txt --output-file deploy/build.txt
 
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url $(ARGS)

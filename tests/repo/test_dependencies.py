@@ -85,6 +85,18 @@ def test_the_image_installs_the_versions_that_are_tested(root: Path, name: str) 
     assert {(pin.name, str(pin.specifier)) for pin, _ in pins(root / name)} <= tested
 
 
+def test_the_image_has_whatever_a_document_may_ask_for(root: Path, project: dict[str, Any]) -> None:
+    """Every extra but the embedded servers, which have containers of their own."""
+    extras = project["project"]["optional-dependencies"]
+    wanted = {
+        canonicalize_name(Requirement(text).name)
+        for name in extras.keys() - {"all", "embedded"}
+        for text in extras[name]
+    }
+    there = {canonicalize_name(pin.name) for pin, _ in pins(root / "deploy/requirements.txt")}
+    assert wanted <= there, "name the extra in the Makefile's `constraints`, and run it"
+
+
 def test_everything_installs_every_extra(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
     (everything,) = (Requirement(text) for text in extras["all"])
