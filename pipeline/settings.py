@@ -191,6 +191,13 @@ class Settings(BaseSettings):
         description="Runs that may follow each other, each started by a change that the one "
         "before made. A further change goes to the dead letters.",
     )
+    dry_run_timeout: float = Field(
+        20.0,
+        gt=0,
+        le=300,
+        description="Seconds that a dry run may take, and a request that migrates the runs of a "
+        "workflow. A gateway process works on one of them for each organisation, and two in all.",
+    )
     webhook_rate: float = Field(
         0.0,
         ge=0,

@@ -65,7 +65,9 @@ def dry_run(
     else:
         for event in told["events"]:
             _show(event, told["compared_with"])
-    if any(event["status"] != "completed" for event in told["events"]):
+    if left_out := told["events_left_out"]:
+        note(f"{left_out} more events are left out: their data are too much together.")
+    if any(event["starts"] and event["status"] != "completed" for event in told["events"]):
         raise typer.Exit(FAILED)
 
 
@@ -77,7 +79,8 @@ def _here(document: Document, body: dict[str, Any]) -> dict[str, Any]:
     from pipeline.cli.documents import check
     from pipeline.core.program import Program
     from pipeline.gateway.documents import check_document
-    from pipeline.gateway.dry_run_views import DryRunBody, DryRunView, by_hand, play
+    from pipeline.gateway.dry_run_views import DryRunBody, DryRunView
+    from pipeline.gateway.playing import Version, by_hand, play
     from pipeline.settings import load_settings
 
     report = check(document)
@@ -95,8 +98,9 @@ def _here(document: Document, body: dict[str, Any]) -> dict[str, Any]:
         where = ".".join(map(str, first["loc"]))
         raise CommandError(f"{where}: {first['msg']}.", code="invalid_mocks") from error
     program = Program(settings.limits.hold(checked.compiled.plan))
+    version = Version(program, checked.triggers)
     happenings = [by_hand(checked.triggers, wanted.trigger_data, wanted.trigger)]
-    played = play(program, None, happenings, wanted.mocks)
+    played = play(version, None, happenings, wanted.mocks)
     view = DryRunView(version=None, compared_with=None, events=played)
     return view.model_dump(mode="json")
 
@@ -123,6 +127,15 @@ def _there(
     return wait_for(ask())
 
 
+_BROKEN = {"steps": "too many steps", "size": "too much to tell", "time": "it takes too long"}
+
+
+def _no_end(event: dict[str, Any]) -> str:
+    if not event["starts"]:
+        return f"no run: {event['why_not']}"
+    return f"broken off: {_BROKEN[event['broken_off']]}"
+
+
 def _show(event: dict[str, Any], compared_with: int | None) -> None:
     import orjson
 
@@ -132,7 +145,8 @@ def _show(event: dict[str, Any], compared_with: int | None) -> None:
     fields(
         (
             ("event", event["run_id"] or "the data given"),
-            ("would end as", event["status"] or "broken off: it takes too much"),
+            ("from", event["source"]),
+            ("would end as", event["status"] or _no_end(event)),
             ("error", (event["error"] or {}).get("message")),
             ("would wait", f"{event['seconds']:g} s" if event["seconds"] else None),
             ("output", text(event["output"])),
@@ -153,8 +167,19 @@ def _show(event: dict[str, Any], compared_with: int | None) -> None:
             for step in event["steps"]
         ],
     )
+    if event["recording"] == "part":
+        note("Only part of what was recorded could be read; other steps come to nothing.")
     if compared_with is None:
         return
+    if event["starts"] != event["active_starts"]:
+        note(
+            f"The active version {compared_with} starts no run: {event['active_why_not']}"
+            if event["starts"]
+            else f"The active version {compared_with} starts a run from this event, this none."
+        )
+        return
+    if event["broken_off"] or event["active_broken_off"]:
+        note("One was broken off: what differs after that is not known.")
     if not event["differences"]:
         note(f"The active version {compared_with} would do the same.")
     for each in event["differences"]:

@@ -3,21 +3,26 @@
 The core itself decides, so what a dry run shows is what a run would do if the world answered so.
 Its clock is made up: what is answered takes no time, and when nothing is left to answer the next
 timer is due. Nothing here does I/O, reads a clock or makes a random number.
+
+A dry run is bounded also within one decision, which may dispatch a whole loop: what is beyond the
+size is no longer rendered, and a decision that looks at too many nodes, or takes too long, is given
+up; what was decided before it is told.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from permaflow.plan import Json
+from permaflow.plan import Json, Node
 from pipeline.core.decide import decide
 from pipeline.core.effects import Ask, ClearTimer, Dispatch, SetTimer, StopStep, Withdraw
 from pipeline.core.events import AttemptDone, AttemptFailed, Event, TimerFired, Woken
-from pipeline.core.program import Program
+from pipeline.core.program import Program, Renderer
 from pipeline.core.state import Run
 from pipeline.core.view import History, Step
 
@@ -28,6 +33,9 @@ MOST_TEXT = 32_000_000
 """Characters of what steps are given and give back, after so many a dry run is broken off: all of
 it is kept, and told, however often it says the same.
 """
+
+MOST_LOOKS = 20
+"""Nodes that are looked at, for each answer or timer that there may be."""
 
 NOBODY = UUID(int=0)
 
@@ -77,16 +85,21 @@ class Mocks:
 
 @dataclass(frozen=True, slots=True)
 class DryStep:
-    """One node of the path. `config` is what it was given, `mock` where its answer came from."""
+    """One node of the path. `config` is what it was given, `mock` where its answer came from, if
+    there was one."""
 
     step: Step
     config: Json = None
     mock: Source | None = None
 
 
+Broken = Literal["steps", "size", "time"]
+"""What there was too much of when a dry run was broken off."""
+
+
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would do. `status` is None if it was broken off."""
+    """What a run would do. `status` is None if it was broken off; `broken_off` says why then."""
 
     status: str | None
     error: dict[str, Json] | None
@@ -94,6 +107,11 @@ class DryRun:
     steps: Sequence[DryStep]
     seconds: float
     """How long it would wait, at least: on timers alone."""
+    broken_off: Broken | None = None
+
+
+NOTHING = DryRun(None, None, None, (), 0.0)
+"""What an event does that starts no run."""
 
 
 def dry_run(
@@ -104,47 +122,109 @@ def dry_run(
     began: datetime,
     most: int = MOST_STEPS,
     most_text: int = MOST_TEXT,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> DryRun:
-    """Play a run that begins at `began` (with its offset from UTC)."""
-    return _World(program, trigger_input, trigger, mocks, began).play(most, most_text)
+    """Play a run that begins at `began` (with its offset from UTC).
+
+    `is_late` says whether it has taken too long; it is asked for every node that is looked at.
+    """
+    return _World(program, trigger_input, trigger, mocks, began, most_text).play(most, is_late)
+
+
+class _TooMuch(Exception):
+    """A decision is given up."""
+
+    def __init__(self, what: Broken) -> None:
+        self.what = what
+
+
+class _Bounded(Run):
+    """A run that asks before it looks at a node."""
+
+    __slots__ = ("ask",)
+    ask: Callable[[], None]
+
+    def plan_node(self, name: str) -> Node:
+        self.ask()
+        return super().plan_node(name)
 
 
 class _World:
     """What surrounds the run: what is out, which timers are armed, and what time it is."""
 
     def __init__(
-        self, program: Program, trigger_input: Json, trigger: str, mocks: Mocks, began: datetime
+        self,
+        program: Program,
+        trigger_input: Json,
+        trigger: str,
+        mocks: Mocks,
+        began: datetime,
+        most_text: int,
     ) -> None:
-        self.run = Run(NOBODY, program, trigger_input, trigger)
+        bounded = copy.copy(program)
+        bounded.renderers = {name: self._sparing(each) for name, each in program.renderers.items()}
+        self.run = _Bounded(NOBODY, bounded, trigger_input, trigger)
         self.mocks = mocks
         self.began = self.now = began
         self.history = History()
         self.out: dict[tuple[str, str, int], Dispatch | Ask] = {}
         self.timers: dict[str, datetime] = {}
         self.turns: dict[str, int] = {}
-        self.configs: dict[Place, tuple[Json, Source]] = {}
+        self.configs: dict[Place, tuple[Json, Source | None]] = {}
         self.text = 0
+        self.most_text = most_text
+        self.looks = 0
 
-    def play(self, most: int, most_text: int) -> DryRun:
-        self._tell(Woken())
-        for _ in range(most):
-            if self.run.finished or self.text > most_text:
-                break
-            event = self._next()
-            if event is None:
-                break
-            self._tell(event)
-        run = self.run
+    def play(self, most: int, is_late: Callable[[], bool]) -> DryRun:
+        def ask() -> None:
+            self.looks += 1
+            if is_late():
+                raise _TooMuch("time")
+            if self.looks > most * MOST_LOOKS:
+                raise _TooMuch("steps")
+
+        self.run.ask = ask
+        try:
+            broken = self._play(most)
+        except _TooMuch as error:
+            broken = error.what
+        run, ended = self.run, broken is None
         return DryRun(
-            run.status if run.finished else None,
-            run.error,
-            run.output() if run.finished else None,
+            run.status if ended else None,
+            run.error if ended else None,
+            run.output() if ended else None,
             [
                 DryStep(step, *self.configs.get(place, (None, None)))
                 for place, step in self.history.steps.items()
             ],
             (self.now - self.began).total_seconds(),
+            broken,
         )
+
+    def _play(self, most: int) -> Broken | None:
+        self._tell(Woken())
+        for _ in range(most):
+            if self.run.finished:
+                return None
+            if self.text > self.most_text:
+                return "size"
+            event = self._next()
+            if event is None:
+                break
+            self._tell(event)
+        return None if self.run.finished else "steps"
+
+    def _sparing(self, render: Renderer) -> Renderer:
+        """Renders as long as there is room for it."""
+
+        def spare(context: Any) -> Json:
+            if self.text > self.most_text:
+                return None
+            config = render(context)
+            self.text += _length(config)
+            return config
+
+        return spare
 
     def _next(self) -> Event | None:
         """An answer to what has been out for longest, or else the timer that is due first."""
@@ -153,7 +233,7 @@ class _World:
             self.turns[effect.node] = turn + 1
             mock, source = self.mocks.answer(effect, turn)
             self.configs[effect.scope, effect.node] = (effect.config, source)
-            self.text += _length(effect.config) + _length(mock.output)
+            self.text += _length(mock.output)
             del self.out[key]
             if mock.code is None and not mock.timed_out:
                 return AttemptDone(*key, mock.output, mock.port)
@@ -174,6 +254,7 @@ class _World:
             match effect:
                 case Dispatch() | Ask():
                     self.out[effect[:3]] = effect
+                    self.configs[effect.scope, effect.node] = (effect.config, None)
                 case StopStep() | Withdraw():
                     self.out.pop(effect[:3], None)
                 case SetTimer(key=key, delay=delay, until=until):

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from permaflow.plan import Json, TriggerSpec
-from pipeline.core.dry_run import (
-    MOST_STEPS,
-    MOST_TEXT,
-    Difference,
-    DryRun,
-    DryStep,
-    Mock,
-    Mocks,
-    Place,
-    compare,
-    dry_run,
-)
+from pipeline.core.dry_run import Difference, DryStep, Mock
 from pipeline.core.program import Program
-from pipeline.gateway.run_starts import as_trigger
 from pipeline.gateway.shapes import Body, View
 
 MOST_EVENTS = 50
-QUESTIONS: Mapping[str, Mock] = {
-    "approval": Mock({"decision": "approved"}, "approved"),
-    "change": Mock({"event": "found", "record": {}, "before": None}, "met"),
-    "child": Mock({}),
-}
-"""What is answered to a question of each kind, as a rule."""
 
 
 class FailureBody(Body):
@@ -64,7 +44,8 @@ class DryRunBody(Body):
     """A dry run. `definition` is looked at in place of what is saved.
 
     It plays `trigger_data`, or the last `events` that started runs of this workflow (or of
-    `events_of`), each with what its steps came to then, unless `recorded` is false. `mocks` says
+    `events_of`), each with what its steps came to then, unless `recorded` is false. Reruns and
+    children were started by no event. An event has to get past the triggers. `mocks` says
     what steps come to: by node, one answer or one for each attempt. What differs from the version
     that is active is told for each event, unless `compare` is false.
     """
@@ -112,113 +93,61 @@ class DifferenceView(View):
 
 
 class DryEventView(View):
-    """What one event would lead to. `status` is null where the dry run was broken off."""
+    """What one event would lead to.
+
+    `starts` says whether it would start a run, through `trigger`; else `why_not`. `status` is null
+    where no run would start, and where the dry run was `broken_off`: it had too many steps, too
+    much to tell, or took too long; then only what was found until then is told and compared.
+    `recording` says whether all of the recorded run could be read, or part of it: what was too much
+    has no recorded answers.
+    """
 
     run_id: UUID | None
+    source: str | None
+    trigger: str | None
     trigger_data: Any
+    starts: bool
+    why_not: str | None = None
     status: str | None
+    broken_off: Literal["steps", "size", "time"] | None = None
     error: dict[str, Any] | None
     output: Any
     seconds: float
+    recording: Literal["whole", "part"] | None = None
     steps: list[DryStepView]
+    active_starts: bool | None = None
+    active_why_not: str | None = None
     active_status: str | None = None
+    active_broken_off: Literal["steps", "size", "time"] | None = None
     differences: Annotated[list[DifferenceView], Field(default_factory=list)]
 
 
 class DryRunView(View):
-    """Dry runs of a definition, one for each event. Nothing outside has happened."""
+    """Dry runs of a definition, one for each event. Nothing outside has happened.
+
+    `events_left_out` counts further events whose data are too much to be played together.
+    """
 
     version: int | None
     compared_with: int | None
     events: list[DryEventView]
+    events_left_out: int = 0
 
 
-def by_hand(specs: Sequence[TriggerSpec], data: Json, trigger: str) -> Happening:
-    """The event of somebody who starts the workflow with this data."""
-    chosen = next((spec for spec in specs if spec.node == trigger), specs[0] if specs else None)
-    return Happening(as_trigger(chosen, data), trigger)
-
-
-class Happening:
-    """An event to play: its data, the trigger that it came through, and what was recorded."""
-
-    __slots__ = ("data", "recorded", "run_id", "trigger")
-
-    def __init__(
-        self,
-        data: Json,
-        trigger: str = "",
-        run_id: UUID | None = None,
-        recorded: Mapping[Place, Mock] | None = None,
-    ) -> None:
-        self.data = data
-        self.trigger = trigger
-        self.run_id = run_id
-        self.recorded = recorded or {}
-
-
-def play(
-    program: Program,
-    active: Program | None,
-    happenings: Sequence[Happening],
-    mocks: Mapping[str, MockBody | list[MockBody]],
-) -> list[DryEventView]:
-    """Play every event. Of several each is broken off the sooner."""
-    given = {
-        node: [each.mock() for each in (row if isinstance(row, list) else [row])]
-        for node, row in mocks.items()
-    }
-    began = datetime.now(UTC)
-    most = max(1_000, 4 * MOST_STEPS // (len(happenings) or 1))
-    text = MOST_TEXT // (len(happenings) or 1)
-    views = []
-    for happening in happenings:
-        world = Mocks(given, happening.recorded, QUESTIONS)
-        most = min(most, MOST_STEPS)
-        now = dry_run(program, happening.data, happening.trigger, world, began, most, text)
-        was = None
-        if active is not None:
-            was = dry_run(active, happening.data, happening.trigger, world, began, most, text)
-        views.append(_event(program, active, happening, now, was, began))
-    return views
-
-
-def _event(
-    program: Program,
-    active: Program | None,
-    happening: Happening,
-    now: DryRun,
-    was: DryRun | None,
-    began: datetime,
-) -> DryEventView:
-    differences = [] if was is None or active is None else compare(was, now)
-    return DryEventView(
-        run_id=happening.run_id,
-        trigger_data=happening.data,
-        status=now.status,
-        error=now.error,
-        output=now.output,
-        seconds=now.seconds,
-        steps=[_step(program, each, began) for each in now.steps],
-        active_status=was.status if was is not None else None,
-        differences=[_difference(program, active, each, began) for each in differences],
-    )
-
-
-def _difference(
-    program: Program, active: Program | None, difference: Difference, began: datetime
+def difference_view(
+    program: Program, active: Program, difference: Difference, began: datetime
 ) -> DifferenceView:
     before = difference.before
     return DifferenceView(
         scope=difference.scope,
         node=difference.node,
         what=list(difference.what),
-        active=_step(active, before, began) if before is not None and active is not None else None,
-        this=_step(program, difference.after, began) if difference.after is not None else None,
+        active=step_view(active, before, began) if before is not None else None,
+        this=step_view(program, difference.after, began) if difference.after is not None else None,
     )
 
 
-def _step(program: Program, dry: DryStep, began: datetime) -> DryStepView:
+def step_view(program: Program, dry: DryStep, began: datetime) -> DryStepView:
     step = dry.step
     node = program.nodes.get(step.node)
     return DryStepView(

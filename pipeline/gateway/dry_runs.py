@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -12,39 +12,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from permaflow.errors import InputError
-from permaflow.plan import Json, TriggerSpec
-from pipeline.core.dry_run import Mock, Place
-from pipeline.core.entries import Failed, Succeeded, from_row
+from permaflow.plan import Json
 from pipeline.core.program import Program
 from pipeline.gateway.answers import answer
 from pipeline.gateway.auth import ADMIN, caller_of
 from pipeline.gateway.bodies import read_json, validate
-from pipeline.gateway.dry_run_views import DryRunBody, DryRunView, Happening, by_hand, play
+from pipeline.gateway.dry_run_views import DryRunBody, DryRunView
+from pipeline.gateway.playing import Version, by_hand, play
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
-from pipeline.store import payloads, runs, versions, workflows
-from pipeline.store.database import Connection
-from pipeline.store.runs import Run, RunFilter
+from pipeline.gateway.recorded import Recorded, last_events
+from pipeline.store import versions, workflows
 
 READS_RUNS = "runs:read"
 ENVELOPE = 1_000_000
 """Bytes that a body may have around its document and its data: mocks above all."""
-
-MOST_ROWS = 1_000
-"""Rows of a journal that are read to learn what the steps of a run came to."""
-
-MOST_RECORDED_BYTES = 1_000_000
-"""A recorded value that is larger is left out; its step has no recorded answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
     """What is played, and what it is compared with."""
 
-    program: Program
-    triggers: Sequence[TriggerSpec]
+    played: Version
     version: int | None = None
-    active: Program | None = None
+    active: Version | None = None
     compared_with: int | None = None
 
 
@@ -59,8 +50,8 @@ class DryRuns:
         body = await self._read(request)
         if body.definition is None:
             raise InputError("There is no `definition` to play.", pointer="/definition")
-        found = await self._program(body.definition)
-        return await self._play(caller_of(request).org, body.events_of, body, found)
+        subject = _Subject(await self._accepted(body.definition))
+        return await self._play(caller_of(request).org, body.events_of, body, subject)
 
     async def dry_run_of(self, request: Request, workflow_id: UUID) -> Response:
         """Play a workflow as it is saved, an earlier version of it, or a document in its place."""
@@ -70,13 +61,10 @@ class DryRuns:
         version = None if body.definition is not None else body.version or found.version
         document = body.definition
         if version is not None:
-            text = await self._ports.pool.run_as(org, versions.document, workflow_id, version)
-            document = orjson.loads(text.document)
-        subject = replace(await self._program(document), version=version)
+            document = await self._saved(org, workflow_id, version)
+        subject = _Subject(await self._accepted(document), version)
         if body.compare and version != found.version:
-            active = await self._ports.documents.program(org, workflow_id, found.version)
-            compared = None if active is None else found.version
-            subject = replace(subject, active=active, compared_with=compared)
+            subject = await self._compared(subject, org, workflow_id, found.version)
         return await self._play(org, body.events_of or workflow_id, body, subject)
 
     async def _read(self, request: Request) -> DryRunBody:
@@ -93,83 +81,62 @@ class DryRuns:
             )
         return body
 
-    async def _program(self, document: Json) -> _Subject:
+    async def _saved(self, org: UUID, workflow_id: UUID, version: int) -> Json:
+        found = await self._ports.pool.run_as(org, versions.document, workflow_id, version)
+        return orjson.loads(found.document)
+
+    async def _accepted(self, document: Json) -> Version:
         size = len(orjson.dumps(document))
         checked = await self._ports.documents.accept(document, size, "/definition")
         assert checked.compiled.plan is not None
         plan = self._ports.settings.limits.hold(checked.compiled.plan)
-        return _Subject(Program(plan), checked.triggers)
+        return Version(Program(plan), checked.triggers)
+
+    async def _compared(
+        self, subject: _Subject, org: UUID, workflow_id: UUID, version: int
+    ) -> _Subject:
+        """With the active version, unless that does not compile here any more."""
+        document = await self._saved(org, workflow_id, version)
+        checked = await self._ports.documents.check(document, len(orjson.dumps(document)))
+        if checked.compiled.plan is None:
+            return subject
+        plan = self._ports.settings.limits.hold(checked.compiled.plan)
+        active = Version(Program(plan), checked.triggers)
+        return replace(subject, active=active, compared_with=version)
 
     async def _play(
         self, org: UUID, events_of: UUID | None, body: DryRunBody, subject: _Subject
     ) -> Response:
-        if body.events is None:
-            happenings = [by_hand(subject.triggers, body.trigger_data, body.trigger)]
-        elif events_of is None:
+        if body.events is not None and events_of is None:
             raise InputError("Say with `events_of` of which workflow.", pointer="/events_of")
-        else:
-            happenings = await self._ports.pool.run_as(
-                org, _recorded, org, events_of, body.events, body.recorded
+        seconds = self._ports.settings.dry_run_timeout
+
+        async def work() -> Response:
+            until = time.monotonic() + seconds
+            recorded = await self._events(org, events_of, body, subject)
+            return await asyncio.to_thread(_answered, subject, recorded, body, until)
+
+        return await self._ports.turns.take(org, seconds, work)
+
+    async def _events(
+        self, org: UUID, events_of: UUID | None, body: DryRunBody, subject: _Subject
+    ) -> Recorded:
+        if body.events is None or events_of is None:
+            return Recorded(
+                [by_hand(subject.played.triggers, body.trigger_data, body.trigger)], left_out=0
             )
-        events = await asyncio.to_thread(
-            play, subject.program, subject.active, happenings, body.mocks
+        return await last_events(
+            self._ports.pool, org, events_of, body.events, with_steps=body.recorded
         )
-        view = DryRunView(
-            version=subject.version, compared_with=subject.compared_with, events=events
-        )
-        return answer(view)
 
 
-async def _recorded(
-    connection: Connection, org: UUID, workflow_id: UUID, count: int, with_steps: bool
-) -> list[Happening]:
-    """The last events that started runs of a workflow, newest first."""
-    found = await runs.find(connection, org, RunFilter(workflow_id=workflow_id), limit=count)
-    happenings = []
-    for each in found:
-        run = await runs.get(connection, org, each.id)
-        recorded = await _steps(connection, org, run.id) if with_steps else {}
-        data = await _input(connection, run)
-        happenings.append(Happening(data, run.trigger_node, run.id, recorded))
-    return happenings
-
-
-async def _input(connection: Connection, run: Run) -> Json:
-    text = run.input
-    if run.input_ref is not None:
-        text = (await payloads.get(connection, [run.input_ref])).get(run.input_ref)
-    return None if text is None else orjson.loads(text)
-
-
-async def _steps(connection: Connection, org: UUID, run_id: UUID) -> dict[Place, Mock]:
-    """What became of the steps that runners, people or others have answered for."""
-    rows = await runs.journal(connection, org, run_id, limit=MOST_ROWS)
-    ended = [
-        entry
-        for row in rows
-        for entry in from_row(orjson.loads(row.entries))
-        if isinstance(entry, Succeeded | Failed) and entry.attempt
-    ]
-    values = await _values(connection, ended)
-    found: dict[Place, Mock] = {}
-    for entry in ended:
-        if isinstance(entry, Failed):
-            mock = Mock(code=entry.code, message=entry.message, timed_out=entry.timed_out)
-        elif entry.ref is None:
-            mock = Mock(entry.output, entry.port)
-        elif entry.ref in values:
-            mock = Mock(values[entry.ref], entry.port)
-        else:
-            continue
-        found[entry.scope, entry.node] = mock
-    return found
-
-
-async def _values(connection: Connection, entries: Sequence[Succeeded | Failed]) -> dict[str, Json]:
-    refs = [UUID(each.ref) for each in entries if isinstance(each, Succeeded) and each.ref]
-    found = await payloads.get(connection, refs) if refs else {}
-    return {
-        str(ref): orjson.loads(body)
-        for ref, body in found.items()
-        if len(body) <= MOST_RECORDED_BYTES
-    }
+def _answered(subject: _Subject, recorded: Recorded, body: DryRunBody, until: float) -> Response:
+    """Plays, and writes the answer, which may be long."""
+    events = play(subject.played, subject.active, recorded.happenings, body.mocks, until)
+    view = DryRunView(
+        version=subject.version,
+        compared_with=subject.compared_with,
+        events=events,
+        events_left_out=recorded.left_out,
+    )
+    return answer(view)

@@ -13,6 +13,7 @@ from pipeline.gateway.entrances import Entrances
 from pipeline.gateway.rates import Rates
 from pipeline.gateway.shared_pool import SharedPool
 from pipeline.gateway.starts import StartBatcher
+from pipeline.gateway.turns import Turns
 from pipeline.settings import Settings
 from pipeline.store.database import Database
 from pipeline.store.secrets import SecretBox, open_box
@@ -32,6 +33,7 @@ class Ports:
     rates: Rates
     catalogue: Catalogue
     tables: SourceTables
+    turns: Turns
 
 
 def open_ports(bus: Bus, database: Database, types: TaskTypeRegistry, settings: Settings) -> Ports:
@@ -49,4 +51,5 @@ def open_ports(bus: Bus, database: Database, types: TaskTypeRegistry, settings: 
         rates=Rates(settings.webhook_rate),
         catalogue=Catalogue(types),
         tables=SourceTables(pool, settings.sources),
+        turns=Turns(),
     )

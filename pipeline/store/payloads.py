@@ -15,6 +15,7 @@ from pipeline.store.queries import query
 
 _PUT = query("payloads.put")
 _GET = query("payloads.get")
+_SMALL = query("payloads.small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +42,13 @@ async def put(connection: Connection, payloads: Sequence[Payload]) -> None:
 async def get(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, bytes]:
     """Values by their references; one that is not there is left out."""
     cursor = await connection.execute(_GET, {"ids": list(ids)}, binary=True)
+    return dict(await cursor.fetchall())
+
+
+async def small(
+    connection: Connection, ids: Iterable[UUID], *, most: int, together: int
+) -> dict[UUID, bytes]:
+    """The same, without values of more than `most` bytes, and what goes beyond `together`."""
+    values = {"ids": list(ids), "most": most, "together": together}
+    cursor = await connection.execute(_SMALL, values, binary=True)
     return dict(await cursor.fetchall())

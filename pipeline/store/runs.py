@@ -61,7 +61,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs to list; None is any. `since` is included, `until` is not."""
+    """Which runs to list; None is any. `since` is included, `until` is not.
+
+    With `by_event` only those that an event has started: no children, and no reruns.
+    """
 
     workflow_id: UUID | None = None
     statuses: Sequence[str] | None = None
@@ -72,6 +75,7 @@ class RunFilter:
     parent_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
+    by_event: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from permaflow.plan import (
     Task,
     Trigger,
 )
-from pipeline.core.dry_run import DryRun, Mock, Mocks, compare, dry_run
+from pipeline.core.dry_run import MOST_LOOKS, DryRun, Mock, Mocks, compare, dry_run
 from pipeline.core.entries import Failed, Succeeded
 from pipeline.core.program import Program
 from tests.core.plans import (
@@ -139,7 +139,7 @@ def test_a_run_that_does_not_end_is_broken_off() -> None:
     flow = plan(step("a", retry=Retry(1_000, timedelta(0))))
     broke = Mock(code="away", retryable=True)
     run = played(flow, Mocks(given={"a": [broke]}), most=50)
-    assert (run.status, run.output) == (None, None)
+    assert (run.status, run.output, run.broken_off) == (None, None, "steps")
 
 
 def test_a_run_whose_steps_are_told_too_much_is_broken_off() -> None:
@@ -149,8 +149,62 @@ def test_a_run_whose_steps_are_told_too_much_is_broken_off() -> None:
     )
     assert played(flow).status == "completed"
     run = played(flow, most_text=100_000)
-    assert run.status is None
+    assert (run.status, run.broken_off) == (None, "size")
     assert 90 < len([each for each in run.steps if each.config is not None]) <= 100
+
+
+class Counted:
+    """An expression that counts how often it is evaluated."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def evaluate(self, context: Any) -> Json:
+        self.count += 1
+        return "x" * 1_000
+
+
+def test_what_is_beyond_the_size_is_not_even_rendered() -> None:
+    text = Counted()
+    flow = plan(
+        step("each", Loop(items=Constant(list(range(5_000))), parallel=5_000)),
+        Node("a", "task", Task("stage", {"of": text}), scope="each"),
+    )
+    assert played(flow, most_text=100_000).broken_off == "size"
+    assert text.count == 100
+
+
+def test_loops_in_loops_that_begin_together_are_given_up() -> None:
+    text = Counted()
+    many = Constant(list(range(1_000)))
+    flow = plan(
+        step("first"),
+        step("before", after="first"),
+        step("outer", Loop(items=many, parallel=1_000), after="before"),
+        Node("inner", "logic_loop", Loop(items=many, parallel=1_000), scope="outer"),
+        Node("a", "task", Task("stage", {"of": text}), scope="inner"),
+    )
+    run = played(flow, most=100)
+    assert (run.status, run.error, run.broken_off) == (None, None, "steps")
+    assert text.count < 100 * MOST_LOOKS
+    assert told(run)["first"] == ("completed", None, None)
+
+
+def test_a_dry_run_that_takes_too_long_tells_what_it_has_found() -> None:
+    asked: list[int] = []
+
+    def is_late() -> bool:
+        asked.append(1)
+        return len(asked) > 20
+
+    flow = plan(step("first"), *(step(f"s{n}", after="first") for n in range(100)))
+    run = played(flow, is_late=is_late)
+    assert (run.status, run.broken_off) == (None, "time")
+    assert told(run)["first"][0] == "running"
+
+
+def test_a_run_that_is_played_to_its_end_is_not_broken_off() -> None:
+    assert played(plan(step("a"))).broken_off is None
 
 
 def test_a_jump_takes_the_next_answer() -> None:

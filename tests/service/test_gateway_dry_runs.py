@@ -6,11 +6,27 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import orjson
 import pytest
 
+from permaflow.plan import Json
 from pipeline.core.entries import Dispatched, Entry, Finished, Started, Succeeded, to_row
+from pipeline.gateway import recorded, turns
+from pipeline.ids import new_id
 from pipeline.store.database import Database
-from tests.fix_gateway import DEFINITIONS, RUNS, Doors, by_hand, call, graph, save, save_active
+from pipeline.store.payloads import Payload, put
+from pipeline.store.starts import StartRequest, start_runs
+from tests.fix_gateway import (
+    DEFINITIONS,
+    RUNS,
+    Doors,
+    Gate,
+    by_hand,
+    call,
+    graph,
+    save,
+    save_active,
+)
 from tests.fix_store import execute
 
 pytestmark = pytest.mark.service
@@ -29,9 +45,26 @@ def flow(**check: Any) -> dict[str, Any]:
     return document
 
 
-async def record(store: Database, run_id: str, org: UUID, *entries: Entry) -> None:
-    import orjson
+def on_orders(**condition: Any) -> dict[str, Any]:
+    """A workflow of one call, for orders of a kind."""
+    test = {"field": "amount", "op": "gt", "value": 100, **condition}
+    config = {"object": "orders", "event": "created", "conditions": [test]}
+    return graph({"id": "start", "type": "trigger_record", "config": config}, call())
 
+
+async def started(
+    store: Database, org: UUID, workflow_id: str, data: Json = None, **more: Any
+) -> str:
+    """A run as ingest starts it with a change, unless `more` says otherwise."""
+    change = {"event": "created", "object": "orders", "namespace": "public", "source": "shop"}
+    about: dict[str, Any] = {"source": "postgres", "trigger_node": "start", **more}
+    text = orjson.dumps({**change, "record": {"id": 1, "amount": 120}} if data is None else data)
+    request = StartRequest(new_id(), org, UUID(workflow_id), input=text, **about)
+    await store.run_as(org, start_runs, [request])
+    return str(request.run_id)
+
+
+async def record(store: Database, run_id: str, org: UUID, *entries: Entry) -> None:
     await execute(
         store,
         "insert into permaflow.journal (run_id, seq, org_id, entries) values (%s, 1, %s, %s)",
@@ -107,6 +140,152 @@ async def test_the_last_events_are_played_with_what_came_of_them_and_compared(
     (event,) = apart.json()["events"]
     assert event["differences"] == []
     assert next(s for s in event["steps"] if s["node"] == "call")["mock"] == "empty"
+
+
+async def test_an_event_that_the_new_version_does_not_match_starts_no_run(
+    door: httpx.AsyncClient, store: Database, org: UUID
+) -> None:
+    saved = await save_active(door, on_orders())
+    run_id = await started(store, org, saved["id"])
+    body = {"definition": on_orders(value=500), "events": 5}
+    answer = await door.post(f"{DEFINITIONS}/{saved['id']}/dry-run", json=body)
+    assert answer.status_code == 200, answer.text
+    (event,) = answer.json()["events"]
+    assert (event["run_id"], event["source"]) == (run_id, "postgres")
+    assert (event["starts"], event["trigger"], event["status"]) == (False, None, None)
+    assert event["why_not"] == "No trigger fires: `start` wants `amount gt 500`."
+    assert event["steps"] == []
+    assert (event["active_starts"], event["active_status"]) == (True, "completed")
+    assert {each["node"]: each["what"] for each in event["differences"]} == {
+        "start": ["missing"],
+        "call": ["missing"],
+    }
+
+
+async def test_an_event_that_the_active_version_does_not_match_is_told_as_well(
+    door: httpx.AsyncClient, store: Database, org: UUID
+) -> None:
+    saved = await save_active(door, on_orders())
+    await started(store, org, saved["id"])
+    path = f"{DEFINITIONS}/{saved['id']}"
+    updated = await door.put(path, json={"definition": on_orders(op="lt")})
+    assert updated.status_code == 200, updated.text
+    told = (await door.post(f"{path}/dry-run", json={"version": 1, "events": 5})).json()
+    (event,) = told["events"]
+    assert (event["starts"], event["trigger"], event["status"]) == (True, "start", "completed")
+    assert (event["active_starts"], event["active_status"]) == (False, None)
+    assert event["active_why_not"] == "No trigger fires: `start` wants `amount lt 100`."
+
+
+async def test_only_runs_that_an_event_started_are_events(
+    door: httpx.AsyncClient, store: Database, org: UUID
+) -> None:
+    saved = await save_active(door, on_orders())
+    first = await started(store, org, saved["id"])
+    again = {"source": "rerun", "rerun_of": UUID(first), "allow_inactive": True}
+    await started(store, org, saved["id"], **again)
+    await started(store, org, saved["id"], source="workflow", parent_id=UUID(first))
+    last = await started(store, org, saved["id"])
+    body = {"definition": on_orders(), "events": 2}
+    told = (await door.post(f"{DEFINITIONS}/{saved['id']}/dry-run", json=body)).json()
+    assert [event["run_id"] for event in told["events"]] == [last, first]
+
+
+def loop_of(count: int) -> dict[str, Any]:
+    loop = {"id": "each", "type": "logic_loop", "config": {"items": list(range(count))}}
+    document = graph(by_hand(), loop)
+    document["nodes"].append({**call("https://example.com/{{loop.item}}"), "parentId": "each"})
+    return document
+
+
+async def record_loop(store: Database, run_id: str, org: UUID, count: int) -> None:
+    """A journal with a row for each iteration."""
+    rows = [[Succeeded(f"each[{n}]", "call", 1, {"number": n})] for n in range(count)]
+    await execute(
+        store,
+        "insert into permaflow.journal (run_id, seq, org_id, entries) "
+        "select %s, seq, %s, entries::json from unnest(%s::text[]) with ordinality as row "
+        "(entries, seq)",
+        (UUID(run_id), org, [orjson.dumps(to_row(row)).decode() for row in rows]),
+    )
+
+
+async def test_a_long_journal_is_read_to_its_end(
+    door: httpx.AsyncClient, store: Database, org: UUID
+) -> None:
+    count = recorded.PAGE + 20
+    saved = await save_active(door, loop_of(count))
+    run_id = (await door.post(RUNS, json={"workflow_id": saved["id"]})).json()["id"]
+    await record_loop(store, run_id, org, count)
+    path = f"{DEFINITIONS}/{saved['id']}/dry-run"
+    (event,) = (await door.post(path, json={"events": 1})).json()["events"]
+    calls = [step for step in event["steps"] if step["node"] == "call"]
+    assert (len(calls), {step["mock"] for step in calls}) == (count, {"recorded"})
+    assert event["recording"] == "whole"
+
+
+async def test_where_a_journal_is_too_long_it_is_said_so(
+    door: httpx.AsyncClient, store: Database, org: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = await save_active(door, loop_of(10))
+    run_id = (await door.post(RUNS, json={"workflow_id": saved["id"]})).json()["id"]
+    await record_loop(store, run_id, org, 10)
+    path = f"{DEFINITIONS}/{saved['id']}/dry-run"
+    for most, recording, known in ((10, "whole", 10), (7, "part", 7)):
+        monkeypatch.setattr(recorded, "MOST_ROWS", most)
+        (event,) = (await door.post(path, json={"events": 1})).json()["events"]
+        assert event["recording"] == recording
+        assert sum(step["mock"] == "recorded" for step in event["steps"]) == known
+    monkeypatch.setattr(recorded, "MOST_INPUT_BYTES", 1)
+    told = (await door.post(path, json={"events": 1})).json()
+    assert (told["events"], told["events_left_out"]) == ([], 1)
+
+
+async def test_a_recorded_value_that_is_too_large_is_left_out_and_said_so(
+    door: httpx.AsyncClient, store: Database, org: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = await save_active(door, flow())
+    asked = {"workflow_id": saved["id"], "trigger_data": {"order": 3}}
+    run_id = (await door.post(RUNS, json=asked)).json()["id"]
+    large = Payload(new_id(), org, b'{"status": 200}', UUID(run_id))
+    await store.run_as(org, put, [large])
+    entries = (Dispatched("", "call", 1), Succeeded("", "call", 1, ref=str(large.id)))
+    await record(store, run_id, org, *entries)
+    path = f"{DEFINITIONS}/{saved['id']}/dry-run"
+    for most, mock, recording in ((15, "recorded", "whole"), (14, "empty", "part")):
+        monkeypatch.setattr(recorded, "MOST_VALUE_BYTES", most)
+        (event,) = (await door.post(path, json={"events": 1})).json()["events"]
+        step = next(step for step in event["steps"] if step["node"] == "call")
+        assert (step["mock"], event["recording"]) == (mock, recording)
+
+
+async def test_a_dry_run_that_takes_too_long_is_broken_off(
+    door: httpx.AsyncClient, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gate.ports.settings.__dict__, "dry_run_timeout", 1e-9)
+    body = {"definition": loop_of(1_000), "trigger_data": {}}
+    (event,) = (await door.post(f"{DEFINITIONS}/dry-run", json=body)).json()["events"]
+    assert (event["starts"], event["status"], event["broken_off"]) == (True, None, "time")
+
+
+async def test_who_finds_no_turn_is_asked_to_come_again(
+    door: httpx.AsyncClient,
+    doors: Doors,
+    gate: Gate,
+    org: UUID,
+    other_org: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "LONGEST_QUEUE", 0.05)
+    stranger = await doors(org=other_org)
+    body = {"definition": flow(), "trigger_data": {}}
+    async with gate.ports.turns.turn(org):
+        busy = await door.post(f"{DEFINITIONS}/dry-run", json=body)
+        assert (busy.status_code, busy.json()["code"]) == (503, "busy")
+        assert busy.headers["retry-after"]
+        # Another organisation does not wait for this one.
+        assert (await stranger.post(f"{DEFINITIONS}/dry-run", json=body)).status_code == 200
+    assert (await door.post(f"{DEFINITIONS}/dry-run", json=body)).status_code == 200
 
 
 async def test_an_earlier_version_is_played_against_the_current_one(

@@ -22,6 +22,7 @@ where org_id = %(org)s
   and (%(resource_id)s::text is null or resource_id = %(resource_id)s)
   and (%(requested_by)s::text is null or requested_by = %(requested_by)s)
   and (%(parent_id)s::uuid is null or parent_id = %(parent_id)s)
+  and (not %(by_event)s::bool or (parent_id is null and rerun_of is null))
   and (%(since)s::timestamptz is null
     or (created_at >= %(since)s and id >= permaflow.uuid_at(%(since)s::timestamptz - interval '1 day')))
   and (%(until)s::timestamptz is null
