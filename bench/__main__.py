@@ -22,6 +22,7 @@ BENCHMARKS = {
     "throughput": "bench.throughput",
     "latency": "bench.latency",
     "loop": "bench.loops",
+    "large": "bench.large",
     "matching": "bench.matching",
     "cdc": "bench.cdc",
     "webhook": "bench.webhook",

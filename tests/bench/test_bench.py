@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bench import against, latency, report, snippet, throughput, usage
+from bench import against, large, latency, loops, report, snippet, throughput, usage
+from bench.documents import long_body
 from bench.report import Line
 from bench.stand import BenchError, Stand, stand
 from bench.webhook_load import Connection, Load
@@ -58,6 +59,41 @@ async def test_a_code_step_that_did_not_run_is_not_measured(monkeypatch: pytest.
     monkeypatch.setattr(snippet, "TRIVIAL", "throw 1")
     with pytest.raises(BenchError, match="came back as"):
         await snippet.in_the_runner(1)
+
+
+@pytest.mark.service
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_loop_is_measured_by_its_items_and_by_the_memory_it_takes(system: Stand):
+    result = await loops.measure(system, long_body(), 10, 2, 30)
+    assert [each["items"] for each in result["rounds"]] == [10, 10, 30]
+    cost, memory = result["us_per_item"], result["orchestrator_mb"]
+    assert cost["large"] * 30 / 1e6 == pytest.approx(result["large"]["seconds"], abs=0.001)
+    assert memory["peak_large"] >= memory["before"] > 1
+    told = {line.what: line for line in loops.lines({**result, "three_nodes": result})}
+    assert told["orchestrator's memory at its highest, large loop ÷ small"].met
+
+
+@pytest.mark.service
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_deep_sequence_is_held_against_a_short_one_and_a_wide_graph_ends(system: Stand):
+    result = await large.measure(system, 2, 30, 40)
+    deep, short = result["deep"], result["short"]
+    assert deep["ms_per_step"] == pytest.approx(deep["seconds"] / 30 * 1e3, rel=0.1)
+    assert short["ms_per_step"] > 0
+    assert result["wide"]["seconds"] > 0
+    assert large.lines(result)[0].what == "sequence 30 deep"
+
+
+def test_a_cost_or_a_peak_that_grows_with_the_loop_is_missed():
+    cost, memory = {"small": 10.0, "large": 13.0}, {"peak_small": 80.0, "peak_large": 100.0}
+    half = {
+        "small": {"items": 1, "seconds": 1.0},
+        "large": {"items": 10, "seconds": 10.0},
+        "us_per_item": cost,
+        "orchestrator_mb": {**memory, "after_first": 80.0, "after_last": 100.0},
+    }
+    missed = [line.what for line in loops.lines({**half, "three_nodes": half}) if line.met is False]
+    assert len(missed) == 5
 
 
 @pytest.mark.service
