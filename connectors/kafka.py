@@ -2,7 +2,9 @@
 
 The caller keeps offsets where it keeps what it made of the messages, so that both move together;
 the broker's own offsets are a gauge of lag and decide nothing. Whenever partitions are assigned the
-source asks for their offsets and seeks to them, before any message is read. A partition that was
+source asks for their offsets and seeks to them, before any message is read; it tells how far the
+logs reach, because an offset may be one that is no longer there, or one of a topic that was deleted
+and made again. While it reads, it looks whether that has happened. A partition that was
 taken away in the meantime makes `holds` false; what fences it for sure is the caller's own count of
 assignments, since the group's `generation` starts over when a group is made again.
 
@@ -24,28 +26,26 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from connectors.debezium import Debezium, Ignored
+from connectors.kafka_topics import Extent, Partition, extents, topic_ids
 from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError
 
 _PATIENCE_MS = 1000
 _COMMIT_GAP = 0.5
 _LEAVE_LIMIT = 5.0
+LOOK_EVERY = 10.0
+"""Seconds between two looks whether the topics are still the same."""
 
 Decode = Callable[[bytes | None, bytes | None, str, int, int], ChangeRecord | Rejected | Ignored]
 
 
-class Partition(NamedTuple):
-    """One partition of a topic."""
-
-    topic: str
-    partition: int
-
-
-Offsets = Callable[[frozenset[Partition]], Awaitable[Mapping[Partition, int | None]]]
-"""Asked whenever partitions are assigned; None or nothing means from the beginning."""
+Offsets = Callable[[Mapping[Partition, Extent]], Awaitable[Mapping[Partition, int | None]]]
+"""Asked whenever partitions are assigned; None or nothing means from the beginning. An offset that
+is not there is an error when it is read.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,16 @@ class KafkaSource:
             "group_id": group,
             "group_instance_id": member,
             "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
+            # What is not there is for the caller to see, who keeps the offsets.
+            "auto_offset_reset": "none",
             "isolation_level": "read_committed" if read_committed else "read_uncommitted",
             "metadata_max_age_ms": 30_000,
             **(options or {}),
         }
         self._consumer: Any = None  # aiokafka's types are partial
         self._held: frozenset[Partition] = frozenset()
+        self._topic_ids: dict[str, str] = {}
+        self._look_at = 0.0
         self._assignment = 0
         self._trouble: Exception | None = None
         self._to_commit: dict[Partition, int] = {}
@@ -140,19 +143,12 @@ class KafkaSource:
             with _connector_errors():
                 await consumer.start()
             while True:
-                with _connector_errors():
-                    found = await consumer.getmany(
-                        timeout_ms=_PATIENCE_MS, max_records=self._max_records
-                    )
-                if self._trouble is not None:
-                    raise ConnectorError(
-                        f"The offsets of Kafka partitions cannot be had: {self._trouble}"
-                    ) from self._trouble
-                batch = self._read(found)
+                batch = self._read(await self._fetch(consumer))
                 if batch is not None:
                     yield batch
         finally:
             self._consumer, self._held, self._trouble = None, frozenset(), None
+            self._topic_ids = {}
             self._to_commit.clear()
             await self._end_commits()
             # Leaving the group can take as long as a request; the broker also notices by itself.
@@ -166,6 +162,45 @@ class KafkaSource:
         self._to_commit.update(batch.positions)
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit())
+
+    async def _fetch(self, consumer: Any) -> Mapping[Any, Sequence[Any]]:
+        errors = _library().errors
+        found: Mapping[Any, Sequence[Any]] = {}
+        with _connector_errors():
+            try:
+                found = await consumer.getmany(
+                    timeout_ms=_PATIENCE_MS, max_records=self._max_records
+                )
+            except errors.NoOffsetForPartitionError:
+                pass  # it was looked for before the seek that follows every assignment
+            except errors.OffsetOutOfRangeError as error:
+                for partition, offset in error.args[0].items():
+                    if await consumer.position(partition) == offset:
+                        raise  # else it is what the broker has kept, from before the seek
+        if self._trouble is not None:
+            raise ConnectorError(
+                f"The offsets of Kafka partitions cannot be had: {self._trouble}"
+            ) from self._trouble
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            await self._look(consumer)
+        return found
+
+    async def _look(self, consumer: Any) -> None:
+        """Raises `ConnectorError` if a topic is not the one any more whose offsets were asked for.
+
+        Offsets of the old one may all be there in the new one, so that reading goes on as if
+        nothing had happened.
+        """
+        known = dict(self._topic_ids)
+        try:
+            now = await topic_ids(consumer, known) if known else {}
+        except _library().errors.KafkaError:
+            return  # whoever reads will be told as well
+        for topic, topic_id in known.items():
+            if now.get(topic, topic_id) != topic_id:
+                raise ConnectorError(f"The Kafka topic {topic} was deleted and made again.")
 
     def _subscribe(self, consumer: Any) -> None:
         listener = _listener(self)
@@ -186,25 +221,23 @@ class KafkaSource:
         if not assigned:
             return
         try:
-            offsets = await self._offsets(assigned)
-            await self._seek(assigned, offsets)
+            reach = await extents(self._consumer, assigned)
+            offsets = await self._offsets(reach)
+            self._seek(reach, offsets)
         except Exception as error:  # It would be logged and swallowed; `batches` raises it.
             self._trouble = error
             return
         self._held = assigned
 
-    async def _seek(
-        self, assigned: frozenset[Partition], offsets: Mapping[Partition, int | None]
+    def _seek(
+        self, reach: Mapping[Partition, Extent], offsets: Mapping[Partition, int | None]
     ) -> None:
-        consumer = self._consumer
         make = _library().TopicPartition
-        unread = [make(*partition) for partition in assigned if offsets.get(partition) is None]
-        for partition in assigned:
+        for partition, extent in reach.items():
             offset = offsets.get(partition)
-            if offset is not None:
-                consumer.seek(make(*partition), offset)
-        if unread:
-            await consumer.seek_to_beginning(*unread)
+            self._consumer.seek(make(*partition), extent.first if offset is None else offset)
+        self._topic_ids = {at.topic: each.topic_id for at, each in reach.items() if each.topic_id}
+        self._look_at = asyncio.get_running_loop().time() + LOOK_EVERY
 
     def _revoked(self) -> None:
         self._held = frozenset()

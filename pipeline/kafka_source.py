@@ -1,21 +1,34 @@
-"""Kafka topics as a source of changes: the offsets move in the transaction of the runs."""
+"""Kafka topics as a source of changes: the offsets move in the transaction of the runs.
+
+An offset means something in one log only. A topic that was deleted and made again is another log of
+the same name, and a log may have lost its beginning, or its end, before it was read. Where what was
+to be read next is not there, changes are lost: that is told as a gap, in the transaction that says
+where reading goes on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from uuid import UUID
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
 
-from connectors.debezium import Debezium
-from connectors.kafka import Batch, KafkaSource, Partition, cluster_id
-from permaflow.changes import ChangeRecord
+from connectors.debezium import Debezium, Ignored
+from connectors.kafka import Batch, KafkaSource, cluster_id
+from connectors.kafka_topics import Extent, Partition
+from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConflictError, ConnectorError
+from pipeline import telemetry
 from pipeline.ingest import Changes, LostError
 from pipeline.settings import Settings, split
-from pipeline.store import offsets
+from pipeline.store import dead_letters, offsets
 from pipeline.store.database import Connection, Database
+from pipeline.store.offsets import Position
 from pipeline.store.waits import Begun
+from pipeline.telemetry import log
+
+_UNNAMED = "~"
+"""What the name of a log begins with whose topic has no id: the broker tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +60,14 @@ class KafkaChanges:
         self._database = database
         self._cluster = ""
         self._claim = _Claim(0, {})
+        self._logs: dict[str, str] = {}
+        self._debezium = Debezium("kafka", org)
         self._source = KafkaSource(
             settings.kafka_bootstrap,
             split(settings.kafka_topics),
             group=settings.kafka_group,
             offsets=self._take,
-            decode=Debezium("kafka", org).decode,
+            decode=self._decode,
         )
 
     @property
@@ -73,12 +88,50 @@ class KafkaChanges:
             async for batch in batches:
                 yield batch
 
-    async def _take(self, partitions: frozenset[Partition]) -> Mapping[Partition, int | None]:
-        found = await self._database.run(offsets.claim, self._kept_as, sorted(partitions))
+    def _decode(
+        self, key: bytes | None, value: bytes | None, topic: str, partition: int, offset: int
+    ) -> ChangeRecord | Rejected | Ignored:
+        """A change that has no better identity than its place has that of its log as well: other
+        changes stood there in a topic that was deleted.
+        """
+        found = self._debezium.decode(key, value, topic, partition, offset)
+        name = self._logs.get(topic)
+        place = f"{topic}:{partition}:{offset}"
+        if name and type(found) is ChangeRecord and found.event_id == place:
+            return replace(found, event_id=f"{place}@{name}")
+        return found
+
+    async def _take(self, reach: Mapping[Partition, Extent]) -> Mapping[Partition, int | None]:
+        found, gaps = await self._database.run(self._claim_all, reach)
+        for gap in gaps:
+            telemetry.SOURCE_GAPS.labels(self.kind).inc()
+            log.error(telemetry.CHANGES_LOST, source=self.kind, error=gap)
         places = {Partition(each.topic, each.partition): each for each in found}
         fences = {partition: each.fence for partition, each in places.items()}
         self._claim = _Claim(self._source.assignment, fences)
+        self._logs = {each.topic: each.log for each in found}
         return {partition: each.next_offset for partition, each in places.items()}
+
+    async def _claim_all(
+        self, connection: Connection, reach: Mapping[Partition, Extent]
+    ) -> tuple[list[Position], list[str]]:
+        """Where to read on, and what is lost. Raises `ConnectorError` for a topic that is gone."""
+        kept = await offsets.claim(connection, self._kept_as, sorted(reach))
+        found: list[Position] = []
+        gaps: list[str] = []
+        for position in kept:
+            extent = reach[Partition(position.topic, position.partition)]
+            begun, gap = _beginning(position, extent)
+            found.append(begun)
+            if gap:
+                gaps.append(gap)
+        changed = [new for old, new in zip(kept, found, strict=True) if old != new]
+        if changed:
+            await offsets.begin(connection, self._kept_as, changed)
+        if gaps:
+            letters = [dead_letters.Unreadable(self.kind, "gap", gap, b"") for gap in gaps]
+            await dead_letters.add(connection, letters)
+        return found, gaps
 
     async def keep_position(self, connection: Connection, batch: Changes) -> None:
         assert isinstance(batch, Batch)
@@ -100,3 +153,40 @@ class KafkaChanges:
 
     async def close(self) -> None:
         """`batches` lets go of the partitions when it is closed."""
+
+
+def _beginning(kept: Position, extent: Extent) -> tuple[Position, str]:
+    """Where to read a partition from, and what is lost by that, if anything.
+
+    Raises `ConnectorError` if the topic is not there at this moment.
+    """
+    name = f"Partition {kept.partition} of the Kafka topic {kept.topic}"
+    named = bool(kept.log) and not kept.log.startswith(_UNNAMED)
+    if named and not extent.topic_id:
+        raise ConnectorError(f"{name} is not there at this moment.")
+    log_id = extent.topic_id if not kept.log else kept.log
+    place = kept.next_offset
+    if named and kept.log != extent.topic_id:
+        anew = replace(kept, next_offset=extent.first, log=extent.topic_id)
+        return anew, (
+            f"{name} was deleted and made again. Whatever of the old one had not been read is "
+            f"lost; it was read up to the offset {place or 0}. The new one is read from its "
+            f"beginning, the offset {extent.first}."
+        )
+    if place is not None and place > extent.end:
+        other = extent.topic_id or _UNNAMED + uuid4().hex
+        anew = replace(kept, next_offset=extent.first, log=other)
+        return anew, (
+            f"{name} ends at the offset {extent.end}, but had been read up to {place}: it was made "
+            f"again, or its end was lost. It is read from its beginning, the offset "
+            f"{extent.first}; changes that have started their runs start none again, as far as "
+            "they can be told from others."
+        )
+    if place is not None and place < extent.first:
+        return replace(kept, next_offset=extent.first, log=log_id), (
+            f"{name} begins at the offset {extent.first}, but had been read only up to {place}: "
+            f"the {extent.first - place} offsets between were removed before they were read, and "
+            "their changes are lost. Let the broker keep messages for longer (retention.ms, "
+            "retention.bytes), or have more processes of ingest."
+        )
+    return replace(kept, log=log_id), ""

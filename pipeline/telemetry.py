@@ -172,7 +172,8 @@ SOURCE_FAILED = event(
 CHANGES_LOST = event(
     "changes.lost",
     "error",
-    "The slot was gone or had lost its log: changes until now are lost. A new slot was made.",
+    "What was to be read next is gone, with a slot, a topic or the beginning of one: changes are "
+    "lost. The error says from where reading goes on.",
     "source",
     "error",
 )

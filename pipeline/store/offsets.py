@@ -18,17 +18,21 @@ from pipeline.store.rows import every
 
 _CLAIM = query("offsets.claim")
 _ADVANCE = query("offsets.advance")
+_BEGIN = query("offsets.begin")
 _LIST = query("offsets.list")
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where to read on. `next_offset` is None where nothing has been read yet."""
+    """Where to read on. `next_offset` is None where nothing has been read yet. `log` tells the
+    topic from others that had its name before; "" where that is not known yet.
+    """
 
     topic: str
     partition: int
     next_offset: int | None
     fence: int
+    log: str = ""
 
 
 async def claim(
@@ -43,19 +47,19 @@ async def claim(
     return await every(connection, Position, _CLAIM, values)
 
 
+async def begin(connection: Connection, group: str, positions: Sequence[Position]) -> None:
+    """Reads partitions that were claimed just now from these positions on, be they further back."""
+    await connection.execute(
+        _BEGIN, {**_values(group, positions), "logs": [p.log for p in positions]}
+    )
+
+
 async def advance(connection: Connection, group: str, positions: Sequence[Position]) -> None:
     """Moves partitions forward, all or none. Raises `ConflictError` if one is held by another.
 
     Call it last in the transaction: it locks the rows until the commit.
     """
-    values = {
-        "group": group,
-        "topics": [position.topic for position in positions],
-        "partitions": [position.partition for position in positions],
-        "offsets": [position.next_offset for position in positions],
-        "fences": [position.fence for position in positions],
-    }
-    moved = (await connection.execute(_ADVANCE, values)).rowcount
+    moved = (await connection.execute(_ADVANCE, _values(group, positions))).rowcount
     if moved != len(positions):
         raise ConflictError(
             f"{len(positions) - moved} of {len(positions)} Kafka partitions of the group {group} "
@@ -66,3 +70,13 @@ async def advance(connection: Connection, group: str, positions: Sequence[Positi
 async def find(connection: Connection, group: str) -> list[Position]:
     """How far a group has read."""
     return await every(connection, Position, _LIST, {"group": group})
+
+
+def _values(group: str, positions: Sequence[Position]) -> dict[str, object]:
+    return {
+        "group": group,
+        "topics": [position.topic for position in positions],
+        "partitions": [position.partition for position in positions],
+        "offsets": [position.next_offset for position in positions],
+        "fences": [position.fence for position in positions],
+    }

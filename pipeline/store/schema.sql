@@ -51,7 +51,8 @@
 -- lease              long steps that a runner holds
 -- claim              attempts that may happen once, as runners begin them; kept as long as runs are
 -- record             the built-in document store; watched by change data capture
--- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it
+-- kafka_offset       how far each partition is read; `generation` fences a consumer that lost it, `log_id` tells a
+--                    topic from one of the same name that was deleted
 -- notification       what people are told; notification_box numbers those of a user as they are committed
 -- document           files that steps wrote, such as reports
 -- secret             what steps refer to by name, encrypted; only runners read it
@@ -419,6 +420,7 @@ create table kafka_offset (
   partition    int  not null,
   next_offset  bigint,
   generation   int not null default 1,
+  log_id       text not null default '',
   primary key (group_id, topic, partition)
 );
 

@@ -14,7 +14,8 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from connectors.kafka import Batch, KafkaSource, Partition
+from connectors.kafka import Batch, KafkaSource
+from connectors.kafka_topics import Extent, Partition
 from permaflow.changes import ChangeRecord, Rejected
 from permaflow.errors import ConnectorError
 
@@ -32,13 +33,15 @@ class Offsets:
 
     def __init__(self) -> None:
         self.kept: dict[Partition, int] = {}
+        self.reach: Mapping[Partition, Extent] = {}
         self.asked: list[frozenset[Partition]] = []
         self.assigned = asyncio.Event()
 
-    async def __call__(self, partitions: frozenset[Partition]) -> Mapping[Partition, int | None]:
-        self.asked.append(partitions)
+    async def __call__(self, partitions: Mapping[Partition, Extent]) -> Mapping[Partition, int]:
+        self.asked.append(frozenset(partitions))
+        self.reach = partitions
         self.assigned.set()
-        return {partition: self.kept.get(partition) for partition in partitions}
+        return {each: self.kept[each] for each in partitions if each in self.kept}
 
     def keep(self, batch: Batch) -> None:
         self.kept.update(batch.positions)
@@ -207,7 +210,7 @@ async def test_a_store_that_is_away_at_the_assignment_is_told_and_nothing_is_rea
 ) -> None:
     await produce(1)
 
-    async def away(partitions: frozenset[Partition]) -> Mapping[Partition, int | None]:
+    async def away(partitions: Mapping[Partition, Extent]) -> Mapping[Partition, int | None]:
         raise OSError("the store is away")
 
     source = make_source(away)

@@ -5,7 +5,16 @@ select %(group)s, topic, partition
 from unnest(%(topics)s::text[], %(partitions)s::int4[]) as row (topic, partition)
 order by topic, partition
 on conflict (group_id, topic, partition) do update set generation = held.generation + 1
-returning topic, partition, next_offset, generation as fence;
+returning topic, partition, next_offset, generation as fence, log_id as log;
+
+-- name: begin
+-- Says of partitions that are held with this fence which log they are, and where it is read from.
+update permaflow.kafka_offset as held
+set next_offset = row.next_offset, log_id = row.log
+from unnest(%(topics)s::text[], %(partitions)s::int4[], %(offsets)s::int8[], %(fences)s::int4[], %(logs)s::text[])
+  as row (topic, partition, next_offset, fence, log)
+where held.group_id = %(group)s and held.topic = row.topic and held.partition = row.partition
+  and held.generation = row.fence;
 
 -- name: advance
 -- Moves partitions forward, those that are still held with this fence.
@@ -26,7 +35,7 @@ where held.group_id = %(group)s and held.topic = wanted.topic and held.partition
 
 -- name: list
 -- How far a group has read.
-select topic, partition, next_offset, generation as fence
+select topic, partition, next_offset, generation as fence, log_id as log
 from permaflow.kafka_offset
 where group_id = %(group)s
 order by topic, partition;
