@@ -236,6 +236,14 @@ def _steps(configs: Configs) -> tuple[str, Schema, dict[str, Schema]]:
         },
         **_PEOPLE,
     }
+    alone: dict[str, Schema] = {
+        "action": TEXT,
+        "mapping": {"type": "object"},
+        "retryPolicy": options["retryPolicy"],
+        "timeout": options["timeout"],
+        **_PEOPLE,
+    }
+    handler = shape({**alone, "id": nullable(NAME)}, ("action",))
     step = shape(
         {
             "action": {
@@ -252,14 +260,7 @@ def _steps(configs: Configs) -> tuple[str, Schema, dict[str, Schema]]:
             "flag": {"type": "string", "minLength": 1},
             "onUnknown": _UNKNOWN,
             "compensate": shape(
-                {
-                    "action": TEXT,
-                    "mapping": {"type": "object"},
-                    "retryPolicy": options["retryPolicy"],
-                    "timeout": options["timeout"],
-                    "whenUnknown": {"type": "boolean"},
-                    **_PEOPLE,
-                },
+                {**alone, "whenUnknown": {"type": "boolean"}},
                 ("action",),
                 description="What undoes the step if the run does not complete.",
             ),
@@ -284,6 +285,10 @@ def _steps(configs: Configs) -> tuple[str, Schema, dict[str, Schema]]:
             },
             "steps": {"anyOf": [{**several, "minItems": 1}, as_text]},
             "fallback": {"anyOf": [several, as_text]},
+            "onFailure": {
+                "description": "Actions that run when a run has failed.",
+                "anyOf": [handler, listed(handler, maxItems=MAX_HANDLERS), as_text],
+            },
             "triggerField": {"type": "string", "minLength": 1},
             "conditions": listed(COMPARISON, maxItems=MAX_CONDITIONS),
             **options,

@@ -12,6 +12,8 @@
 * `retryPolicy` (an object, or text that holds one), `errorHandling` and `timeout` (milliseconds)
   stand beside `steps` as well: the first two for every step, the timeout for the whole run.
 * `fallback`: steps for `errorHandling: Fallback`. See `specs.steps.sequence`.
+* `onFailure`: an action, or an array of them (which may be text): `action`, `mapping`, `id`,
+  `retryPolicy`, `timeout`. They run in order when the run has failed, after what undoes it.
 
 What else an entity of this kind has (`status`, `version`, `runCount` …) is accepted and ignored.
 """
@@ -21,13 +23,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from permaflow.plan import Compiled, Json, Plan, TaskTypes
-from specs.documents import Reader, check_between
+from specs.documents import Reader, Step, check_between
 from specs.json_limits import MAX_NODES, shape_problems
 from specs.reading import Fields, Report, kind_of
 from specs.steps.events import read_event
 from specs.steps.options import decoded, read_milliseconds, read_retry_policy
 from specs.steps.sequence import FALLS_BACK, HANDLING, STOPS, Link, connect
 from specs.steps.step import StepReader
+from specs.undoing import MAX_HANDLERS, nodes_of
 
 _DOCUMENT = frozenset(
     {
@@ -38,6 +41,7 @@ _DOCUMENT = frozenset(
         "conditions",
         "steps",
         "fallback",
+        "onFailure",
         "assignees",
         "retryPolicy",
         "errorHandling",
@@ -121,11 +125,13 @@ class _Steps:
                     "unused",
                     "The steps of `fallback` run only with `errorHandling: Fallback`.",
                 )
-        check_between({name: link.step for name, link in self.links.items()})
+        handlers = self.read_handlers(reader)
+        check_between({name: link.step for name, link in self.links.items()}, handlers)
         problems = report.finish()
         if problems:
             return Compiled(None, problems=problems)
-        return Compiled(Plan(connect(chain, fallback), timeout=timeout), triggers)
+        nodes = connect(chain, fallback)
+        return Compiled(Plan(nodes, timeout=timeout, on_failure=nodes_of(handlers)), triggers)
 
     def read_links(
         self, listed: list[Json], name: str, prefix: str, reader: StepReader
@@ -146,6 +152,21 @@ class _Steps:
             links.append(link)
             self.links.setdefault(link.step.id, link)
         return links
+
+    def read_handlers(self, reader: StepReader) -> dict[str, Step]:
+        document = self.document
+        value, at = decoded(document, "onFailure"), document.at("onFailure")
+        if value is None:
+            return {}
+        listed = value if type(value) is list else [value]
+        if len(listed) > MAX_HANDLERS:
+            message = f"`onFailure` may have {MAX_HANDLERS} actions."
+            document.problem("onFailure", "too_large", message)
+            return {}
+        several = type(value) is list
+        return reader.read_handlers(
+            listed, lambda index: f"{at}/{index}" if several else at, self.links
+        )
 
 
 def read_listed(fields: Fields, name: str, *, required: bool = False) -> list[Json] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from permaflow.plan import Compensation, Expression, Json, OnUnknown, Retry, Task
 from specs.branching import read_expression
 from specs.documents import Reader, Step, read_id
 from specs.expressions import Names, Truth, read_formula
-from specs.reading import Fields, shown
+from specs.reading import Fields, kind_of, shown
 from specs.steps.actions import (
     NOT_IN_A_ROW,
     RECORD,
@@ -56,9 +56,8 @@ _STEP = frozenset(
         "onUnknown",
     }
 )
-_UNDO = frozenset(
-    {"action", "mapping", "retryPolicy", "timeout", "whenUnknown", "name", "description"}
-)
+_ALONE = frozenset({"action", "mapping", "retryPolicy", "timeout", "name", "description"})
+"""Of an action that undoes a step, or tells of a failure: nothing gates it."""
 
 
 @dataclass(slots=True)
@@ -114,33 +113,63 @@ class StepReader:
         if type(outer.values["compensate"]) is not dict:
             return
         fields = Fields(undo, outer.at("compensate"), outer.report)
-        fields.only(_UNDO)
+        fields.only(_ALONE | {"whenUnknown"})
         task = Step(step.id, "", step.index, fields)
-        task.retry = read_retry_policy(fields, OWN_RETRY)
-        task.timeout = read_milliseconds(fields, "timeout")
-        link = Link(task, self.handling)
-        self._work(task, link)
-        if link.before:
-            fields.problem("mapping", "bad_value", "`round-robin` has no place in `compensate`.")
+        self._alone(task, "compensate")
         step.paths += task.paths
         if isinstance(task.work, Task):
             unknown = fields.flag("whenUnknown", True)
             step.compensation = Compensation(
                 task.type, task.work, task.retry, task.timeout, unknown
             )
-        elif task.type:
-            message = f"{shown(task.type)} does nothing that could undo a step; name a task."
-            fields.problem("action", "bad_type", message)
 
-    def _id(self, fields: Fields, default: str, links: Mapping[str, Link]) -> str:
+    def read_handlers(
+        self, listed: list[Json], place: Callable[[int], str], links: Mapping[str, Link]
+    ) -> dict[str, Step]:
+        """The actions of `onFailure`, by id, in their order. Nobody knows which steps have been, so
+        none of them says which record is meant.
+        """
+        self.last.clear()
+        found: dict[str, Step] = {}
+        for index, value in enumerate(listed):
+            if type(value) is not dict:
+                message = f"An action is an object, but this is {kind_of(value)}."
+                self.reader.report.add(place(index), "wrong_type", message)
+                continue
+            fields = Fields(value, place(index), self.reader.report)
+            fields.only(_ALONE | {"id"})
+            default = f"on_failure_{index + 1}"
+            name = self._id(fields, default, {*links, *found})
+            task = found[name] = Step(name, "", index, fields)
+            action = self._alone(task, "onFailure")
+            self.earlier.setdefault(name, Earlier(name, action is not None))
+            if action is not None:
+                self.last[action.noun] = name
+        return found
+
+    def _alone(self, task: Step, member: str) -> Action | None:
+        """Reads an action that is tried again by itself, and for which nothing is looked up."""
+        fields = task.fields
+        task.retry = read_retry_policy(fields, OWN_RETRY)
+        task.timeout = read_milliseconds(fields, "timeout")
+        link = Link(task, self.handling)
+        action = self._work(task, link)
+        if link.before:
+            fields.problem("mapping", "bad_value", f"`round-robin` has no place in `{member}`.")
+        if task.type and not isinstance(task.work, Task):
+            message = f"{shown(task.type)} has no place in `{member}`; name a task."
+            fields.problem("action", "bad_type", message)
+        return action
+
+    def _id(self, fields: Fields, default: str, taken: Collection[str]) -> str:
         given = read_id(fields, "id") if fields.has("id") else None
         if given is not None and ":" in given:
             fields.problem("id", "bad_id", "The id of a step has no colon; nodes of its own have.")
             given = None
-        if given is not None and (given in links or given == TRIGGER):
+        if given is not None and (given in taken or given == TRIGGER):
             fields.problem("id", "duplicate", f"{shown(given)} is taken; every step needs its own.")
             given = None
-        return given or (default if default not in links else f"{default}_{fields.pointer[-1]}")
+        return given or (default if default not in taken else f"{default}_{fields.pointer[-1]}")
 
     def _work(self, step: Step, link: Link) -> Action | None:
         fields = step.fields

@@ -109,6 +109,7 @@ STEPS: dict[str, Any] = {
         },
     ],
     "fallback": '[{"action": "Ticket.create", "mapping": {"why": "error.message"}}]',
+    "onFailure": [{"id": "told", "action": "Deal.update", "mapping": {"why": "error.message"}}],
     "retryPolicy": '{"maxAttempts": 3, "backoff": "fixed"}',
     "errorHandling": "Fallback",
     "timeout": 1000,

@@ -502,6 +502,69 @@ def test_what_undoes_a_step_must_be_an_action(undo: Json, pointer: str, said: st
     assert said in problem.message
 
 
+def test_what_runs_when_a_run_has_failed_comes_after_what_undoes_it() -> None:
+    document = workflow(
+        {**create("Invoice"), "compensate": {"action": "Invoice.cancel", "mapping": {"off": True}}},
+        create(),
+        onFailure=[
+            {"action": "Deal.update", "mapping": {"stage": "stuck", "why": "error.message"}},
+            {"id": "ticket", **create("Ticket", about="step.0.$id", step="error.node")},
+            {"action": "Ticket.escalate", "mapping": {"level": 2, "of": "step.ticket.$id"}},
+        ],
+    )
+    run, sent = play(document, failing("step_1"))
+    assert run.status == "compensated"
+    assert list(sent)[2:] == ["step_0#compensate", "on_failure_1", "ticket", "on_failure_3"]
+    deal: Any = sent["on_failure_1"]
+    assert (deal["object"], deal["id"]) == ("Deal", "deal_1")
+    assert deal["data"] == {"stage": "stuck", "why": "step_1 is refused"}
+    assert sent["ticket"]["data"] == {"about": "invoice_1", "step": "step_1"}
+    assert (sent["on_failure_3"]["id"], sent["on_failure_3"]["data"]["of"]) == ("ticket_1",) * 2
+    run, sent = play(document)
+    assert (run.status, list(sent)) == ("completed", ["step_0", "step_1"])
+
+
+def test_one_action_for_failed_runs_needs_no_list_and_may_be_text() -> None:
+    action = create("Ticket", why="error.message")
+    for written in (action, [action], json.dumps(action), json.dumps([action])):
+        run, sent = play(workflow(create(), onFailure=written), failing("step_0"))
+        assert (run.status, sent["on_failure_1"]["data"]["why"]) == ("failed", "step_0 is refused")
+    (handler,) = plan_of(workflow(create(), onFailure={**action, "timeout": 5_000})).on_failure
+    assert (handler.retry.max_retries, handler.timeout) == (3, timedelta(seconds=5))
+
+
+def test_a_record_that_no_step_surely_made_is_not_meant_when_a_run_has_failed() -> None:
+    assign = {"action": "Deal.assign", "mapping": {"to": "ann"}}
+    handler = {"action": "Deal.update", "mapping": {"stage": "stuck"}}
+    _, sent = play(workflow(create(), assign, onFailure=handler), failing("step_0"))
+    assert sent["on_failure_1"]["id"] == "deal_1"
+
+
+@pytest.mark.parametrize(
+    ("handler", "pointer", "said"),
+    [
+        (5, "", "An action is an object"),
+        ([5], "/0", "An action is an object"),
+        ("[{]", "", "must hold JSON"),
+        ([create()] * 21, "", "20 actions"),
+        ([{"mapping": {}}], "/0", "`action` is missing"),
+        ([{**create(), "id": "step_0"}], "/0/id", "taken"),
+        ([{**create(), "id": "a"}, {**create(), "id": "a"}], "/1/id", "taken"),
+        ([{**create(), "when": "true"}], "/0/when", "no field `when`"),
+        ([{**create(), "whenUnknown": True}], "/0/whenUnknown", "no field `whenUnknown`"),
+        ([create(to="round-robin")], "/0/mapping", "no place in `onFailure`"),
+        ([create(to="step.7.$id")], "/0/mapping/to", "come before"),
+        ([{"action": "logic_delay", "mapping": {"duration": 5}}], "/0/action", "name a task"),
+    ],
+)
+def test_what_runs_when_a_run_has_failed_must_be_actions(
+    handler: Json, pointer: str, said: str
+) -> None:
+    [problem] = problems_of(workflow(create(), onFailure=handler))
+    assert problem.pointer == f"/onFailure{pointer}"
+    assert said in problem.message
+
+
 # --- gates ----------------------------------------------------------------------------------------
 
 
