@@ -50,6 +50,11 @@ class Mail:
         self.refs: list[UUID] = []
         self.weight = 0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it tells of nothing but a run that was started just now, which has no journal."""
+        return self.woken and len(self.events) == 1 and self.known < 0 and not self.again
+
 
 def divide(messages: Sequence[Message], most: int = MOST_EVENTS) -> Iterator[Sequence[Message]]:
     """Portions of about `most` events, those of one partition together: what leaves together for

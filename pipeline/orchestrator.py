@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -209,7 +209,7 @@ class Orchestrator:
         """
         receipts: list[asyncio.Future[None]] = []
         later: list[Message] = []
-        for left in await self._portions(mails):
+        async for left in self._portions(mails):
             values = await self._values(left)
             leased = await self._leased(left)
             for _ in range(_ROUNDS):
@@ -392,8 +392,25 @@ class Orchestrator:
             max_dispatch=self._settings.max_dispatch_bytes,
         )
 
-    async def _portions(self, mails: Mapping[UUID, Mail]) -> list[Mapping[UUID, Mail]]:
-        """The mails by portions whose large values may be in memory together."""
+    async def _portions(self, mails: Mapping[UUID, Mail]) -> AsyncIterator[Mapping[UUID, Mail]]:
+        """The mails by portions of which all may be in memory together: the large values that
+        came, and the runs that have to be loaded.
+        """
+        room = min(MOST_VALUE_BYTES, self._settings.cache_bytes)
+        for portion in await self._by_values(mails, room):
+            rest = portion
+            while True:
+                old = [run_id for run_id, mail in rest.items() if not mail.is_new]
+                later = set(await self._runs.prepare(old, room)) if old else set()
+                if not later:
+                    break
+                yield {run_id: mail for run_id, mail in rest.items() if run_id not in later}
+                rest = {run_id: mail for run_id, mail in rest.items() if run_id in later}
+            yield rest
+
+    async def _by_values(
+        self, mails: Mapping[UUID, Mail], room: int
+    ) -> Sequence[Mapping[UUID, Mail]]:
         refs = [ref for mail in mails.values() for ref in mail.refs]
         if not refs:
             return [mails]
@@ -402,12 +419,12 @@ class Orchestrator:
         held = 0
         for run_id, mail in mails.items():
             mail.weight = sum(sizes.get(ref, 0) for ref in mail.refs)
-            if portions[-1] and held + mail.weight > MOST_VALUE_BYTES:
+            if portions[-1] and held + mail.weight > room:
                 portions.append({})
                 held = 0
             portions[-1][run_id] = mail
             held += mail.weight
-        return list(portions)
+        return portions
 
     async def _values(self, mails: Mapping[UUID, Mail]) -> dict[UUID, object]:
         refs = [ref for mail in mails.values() for ref in mail.refs]

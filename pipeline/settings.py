@@ -143,7 +143,8 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         256_000_000,
         ge=1_000_000,
-        description="How much they may hold together, as JSON; memory takes several times that.",
+        description="How much they may hold together, as JSON, when nothing comes for them; those "
+        "that are worked on may hold twice as much. Memory takes several times that.",
     )
     database_pool: int = Field(4, ge=1, le=200, description="Connections per process.")
     reconcile_after: float = Field(

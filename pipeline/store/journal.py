@@ -24,6 +24,7 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 _LOAD_RUNS = query("journal.load_runs")
 _LOAD_ROWS = query("journal.load_rows")
+_SIZES = query("journal.sizes")
 _APPEND = query("journal.append")
 _APPEND_ALONE = query("journal.append_alone")
 _APPEND_AND_FINISH = query("journal.append_and_finish")
@@ -148,6 +149,13 @@ class Journal:
         for run_id, seq, entries in rows:
             journals[run_id].append((seq, entries))
         return [_stored(run, journals[run[0]]) for run in runs]
+
+    async def sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How many bytes those of these runs have that exist, large values apart."""
+        connection = await self._open()
+        with store_errors():
+            cursor = await connection.execute(_SIZES, (list(ids),), binary=True)
+            return {run_id: int(size) for run_id, size in await cursor.fetchall()}
 
     async def commit(self, batch: Append) -> Told:
         """Write a batch, all or nothing. `ConflictError`: some run was appended to by another."""

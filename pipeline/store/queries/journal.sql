@@ -12,6 +12,13 @@ from permaflow.run join permaflow.journal on run_id = run.id
 where run.id = any(%s) and status not in ('completed', 'failed', 'cancelled', 'timed_out', 'compensated')
 order by run_id, seq;
 
+-- name: sizes
+-- How many bytes the journals of runs have, and their inputs.
+select run.id, coalesce(octet_length(run.input::text), 0)
+  + coalesce((select sum(octet_length(entries::text)) from permaflow.journal where run_id = run.id), 0)
+from permaflow.run
+where run.id = any(%s);
+
 -- name: append
 -- One row for each run that advanced. A taken (run, seq) fails the whole statement: a conflict.
 insert into permaflow.journal (run_id, seq, org_id, entries)
