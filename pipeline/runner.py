@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -39,7 +39,7 @@ from permaflow.errors import (
 )
 from permaflow.task import failure
 from permaflow.task_types import TaskTypeRegistry
-from pipeline import telemetry
+from pipeline import step_log, telemetry
 from pipeline.attempt import Result, Services, attempt, crashed, failed, judged
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
@@ -162,6 +162,7 @@ class Runner:
         self._services = services
         self._store = store
         self._settings = settings
+        self._tells = settings.log_level.upper() == "DEBUG"
         self._stages = tuple(stages)
         self._dead_letter = dead_letter
         self._steps: dict[StepId, _Step] = {}
@@ -180,6 +181,8 @@ class Runner:
         for stage in self._stages:
             subscription = await self._bus.subscribe(step_channel(stage), self._credit(stage))
             self._subscriptions.append(subscription)
+            in_work = telemetry.STAGE_IN_WORK.labels(stage)
+            in_work.set_function(partial(self._in_work, subscription))
             readers.append(asyncio.create_task(self._read(stage, subscription)))
         if self._stopped:
             await self.stop()
@@ -192,6 +195,10 @@ class Runner:
         self._stopped = True
         for subscription in self._subscriptions:
             await subscription.close()
+
+    def _in_work(self, subscription: Subscription) -> int:
+        """Counted when somebody asks for the metrics."""
+        return sum(step.work.subscription is subscription for step in self._steps.values())
 
     def _credit(self, stage: str) -> int:
         """Messages at a time: as many as steps, unless steps of the stage travel in groups."""
@@ -294,6 +301,8 @@ class Runner:
         dispatch = step.dispatch
         step.begun = True
         result: Result | None = None
+        if self._tells:
+            step_log.begun(dispatch)
         try:
             if not step.stopped:
                 result = await self._attempt(dispatch, step.work.org)
@@ -303,6 +312,8 @@ class Runner:
             log.debug(telemetry.STEP_STOPPED, run_id=str(dispatch.run_id), node=dispatch.node)
         finally:
             del self._steps[key]
+        if self._tells:
+            step_log.ended(dispatch, result)
         took = asyncio.get_running_loop().time() - step.started
         _seconds_of(dispatch.type).observe(took)
         _attempts_of(dispatch.type, type(result).__name__).inc()

@@ -1,4 +1,4 @@
-"""The lines that a task writes: told at once in the process's own log, and kept with the step."""
+"""What the process's own log tells of an attempt. The lines that a task writes are kept, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pipeline import telemetry
 from pipeline.carrying import readable
 from pipeline.telemetry import log
-from pipeline.wire import Dispatch
+from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
 MAX_LINES = 200
 MAX_LINE = 2_000
@@ -15,6 +15,29 @@ MAX_CHARACTERS = 32_000
 """What is kept of one attempt: so many lines, characters of a line, and characters of all."""
 
 LEFT_OUT = "… more lines are left out"
+
+
+def begun(dispatch: Dispatch) -> None:
+    """An attempt has begun. For DEBUG alone: ask before, a step is too quick for calls in vain."""
+    log.debug(
+        telemetry.STEP_STARTED,
+        run_id=str(dispatch.run_id),
+        node=dispatch.node,
+        attempt=dispatch.attempt,
+        type=dispatch.type,
+    )
+
+
+def ended(dispatch: Dispatch, result: StepDone | StepFailed | StepParked | None) -> None:
+    """It has ended; without a result it was stopped, or is somebody else's. For DEBUG alone."""
+    log.debug(
+        telemetry.STEP_FINISHED,
+        run_id=str(dispatch.run_id),
+        node=dispatch.node,
+        attempt=dispatch.attempt,
+        type=dispatch.type,
+        outcome=type(result).__name__,
+    )
 
 
 class StepLog:

@@ -70,7 +70,6 @@ RUN_QUARANTINED = event(
 RUN_UNRUNNABLE = event(
     "run.unrunnable", "error", "A run's document does not compile here.", "run_id", "problem"
 )
-RUN_ADVANCED = event("run.advanced", "debug", "Entries were appended.", "run_id", "seq", "entries")
 APPEND_CONFLICTED = event(
     "append.conflicted", "debug", "Another orchestrator advanced a run first.", "runs"
 )

@@ -62,6 +62,23 @@ def test_every_log_line_has_the_level_and_fields_of_its_event(modules: list[Modu
     assert not wrong
 
 
+def test_every_name_of_the_catalogue_is_used(modules: list[Module]) -> None:
+    """What is declared, and never told, is missed by whoever watches for it."""
+    used = {
+        node.attr
+        for module in modules
+        if module.in_package and module.path != CATALOGUE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "telemetry"
+    }
+    measured = {
+        name for name, value in vars(telemetry).items() if isinstance(value, MetricWrapperBase)
+    }
+    assert not {*CONSTANTS, *measured} - used
+
+
 def test_metrics_are_made_in_the_catalogue_alone(modules: list[Module]) -> None:
     makers = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
     elsewhere = [

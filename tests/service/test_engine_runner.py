@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from permaflow.errors import NotFoundError, StoreUnavailableError
 from permaflow.task import Done, Reject, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
-from pipeline import runner, tools
+from pipeline import runner, telemetry, tools
 from pipeline.bus.port import Message
 from pipeline.bus.subjects import step as step_subject
 from pipeline.core.entries import Failed, Retrying, Succeeded
@@ -23,7 +25,7 @@ from pipeline.settings import load_settings
 from pipeline.store import leases, runs
 from pipeline.wire import Dispatch, Dispatches, Stopped, encode
 from specs.dialects import compile_document
-from tests.fix_engine import Engine, Script, graph, task
+from tests.fix_engine import Engine, Script, graph, start_engine, task
 from tests.service.test_orchestrator import Letter
 
 
@@ -273,6 +275,40 @@ async def test_a_result_does_not_wait_until_its_lease_is_given_back(
     async with asyncio.timeout(5):
         await asked.wait()
     enough.set()
+
+
+@pytest.mark.parametrize(
+    ("level", "told"), [("debug", ["step.started", "step.finished"]), ("info", [])]
+)
+async def test_a_step_is_counted_while_it_is_in_work_and_told_where_everything_is(
+    database_url: str, nats_url: str, level: str, told: list[str]
+) -> None:
+    begun, enough = asyncio.Event(), asyncio.Event()
+
+    async def run(_config: Script, _ctx: Any) -> Done:
+        begun.set()
+        await enough.wait()
+        return Done()
+
+    def in_work() -> float | None:
+        return telemetry.METRICS.get_sample_value("permaflow_stage_in_work", {"stage": "code"})
+
+    async with AsyncExitStack() as stack:
+        engine = await start_engine(database_url, nats_url, stack, log_level=level)
+        engine.types.add(TaskType("test_slow", "code", Script, Script, run))
+        node = {"id": "a", "type": "test_slow", "config": {}}
+        with capture_logs() as lines:
+            (run_id,) = await engine.start(await engine.workflow(graph(node, edges=["t>a"])))
+            async with asyncio.timeout(20):
+                await begun.wait()
+            assert in_work() == 1.0
+            enough.set()
+            assert (await engine.until(run_id)).status == "completed"
+        assert in_work() == 0.0
+        events = [line for line in lines if line["event"].startswith("step.")]
+        assert [line["event"] for line in events] == told
+        for line in events:
+            assert (line["run_id"], line["node"], line["attempt"]) == (str(run_id), "a", 1)
 
 
 class _Once:
