@@ -112,7 +112,11 @@ class Settings(BaseSettings):
 
     # The jail of code steps
     jail_processes: int = Field(
-        4, ge=1, le=1_000, description="Code steps that a runner has at work at once."
+        4,
+        ge=1,
+        le=1_000,
+        description="Code steps that a runner has at work at once; at most twice as many, for "
+        "organisations that have none at work while others have them all.",
     )
     jail_jobs: int = Field(
         200, ge=1, le=100_000, description="Code steps that a process of the jail does in its life."

@@ -23,7 +23,8 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`processes` jobs at a time; a cell does `jobs` jobs, or works for `seconds`, then it goes.
+    """`processes` jobs at a time, and up to as many again of organisations that have none at work
+    while others have them all; a cell does `jobs` jobs, or works for `seconds`, then it goes.
 
     `idle` is how many seconds a cell waits for the next job of its organisation; `memory` is the
     most that a job may ask for, in bytes. `require` names layers that every cell must have.
@@ -119,7 +120,7 @@ class Pool:
                 # Somebody else ended the cell. Code in a jail has no effect, so it can run again.
                 return await self._run(org, engine, job)
         finally:
-            self._turns.give_back()
+            self._turns.give_back(org)
 
     async def _run(self, org: str, engine: Engine, job: Job) -> bytes:
         cell = await self._cell(org, engine)

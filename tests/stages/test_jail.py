@@ -206,20 +206,37 @@ async def test_an_engine_that_is_not_installed_is_told_with_what_to_do(
 
 
 async def test_turns_go_round_by_organisation() -> None:
-    turns = Turns(1)
+    turns = Turns(3)
     order: list[str] = []
 
     async def work(org: str) -> None:
         await turns.take(org)
         order.append(org)
-        turns.give_back()
+        turns.give_back(org)
 
-    await turns.take("acme")
+    for org in ("acme", "acme", "rival"):
+        await turns.take(org)
     waiting = [asyncio.create_task(work(org)) for org in ("acme", "acme", "acme", "rival")]
     await asyncio.sleep(0)
-    turns.give_back()
+    assert order == []
+    turns.give_back("acme")
     await asyncio.gather(*waiting)
     assert order == ["acme", "rival", "acme", "acme"]
+
+
+async def test_whoever_has_no_turn_gets_one_when_others_hold_them_all() -> None:
+    turns = Turns(2)
+    for org in ("acme", "acme", "rival", "third"):
+        await asyncio.wait_for(turns.take(org), 5)
+    again = asyncio.create_task(turns.take("rival"))
+    fourth = asyncio.create_task(turns.take("fourth"))
+    await asyncio.sleep(0)
+    assert not again.done()
+    assert not fourth.done(), "twice the size is the most"
+    turns.give_back("acme")
+    await asyncio.wait_for(fourth, 5)
+    assert not again.done()
+    again.cancel()
 
 
 async def test_a_turn_that_nobody_waits_for_any_longer_goes_to_the_next() -> None:
@@ -227,12 +244,16 @@ async def test_a_turn_that_nobody_waits_for_any_longer_goes_to_the_next() -> Non
     await turns.take("acme")
     first = asyncio.create_task(turns.take("acme"))
     second = asyncio.create_task(turns.take("acme"))
+    third = asyncio.create_task(turns.take("acme"))
     await asyncio.sleep(0)
-    turns.give_back()
     first.cancel()
-    await asyncio.wait_for(second, 5)
-    with pytest.raises(asyncio.CancelledError):
-        await first
+    await asyncio.sleep(0)
+    turns.give_back("acme")
+    second.cancel()
+    await asyncio.wait_for(third, 5)
+    for gone in (first, second):
+        with pytest.raises(asyncio.CancelledError):
+            await gone
 
 
 async def test_an_engine_that_was_taken_over_is_told_of() -> None:
