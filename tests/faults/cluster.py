@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.embedded.stack import Stack
 from pipeline.ops import open_socket
 from tests.faults.effects import WITNESS
 
-START_WITHIN = 30.0
+START_WITHIN = 120.0
 
 
 @dataclass
@@ -36,12 +36,13 @@ class Member:
 @dataclass
 class Cluster:
     """PostgreSQL, NATS and some processes of each vertex. `plant` names a planted bug; `settings`
-    are variables that all of them get besides."""
+    are variables that all of them get besides. `prepare` is called once the servers are there."""
 
     folder: Path
     vertices: Sequence[str]
     plant: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    prepare: Callable[[Cluster], Awaitable[None]] | None = None
     api_key: str = ""
     port: int = 0
     members: list[Member] = field(default_factory=list)
@@ -56,6 +57,8 @@ class Cluster:
         exit_stack.push_async_callback(self.close)
         assert self.stack.database_url
         self.api_key = await bootstrap(self.stack.database_url, self.folder / "api-key")
+        if self.prepare is not None:
+            await self.prepare(self)
         with open_socket("127.0.0.1", 0) as listener:
             self.port = listener.getsockname()[1]
         for number, vertex in enumerate(self.vertices):

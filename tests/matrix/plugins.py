@@ -11,13 +11,13 @@ from permaflow.errors import BusyError, RefusedError
 from permaflow.functions import function
 from permaflow.plan import Json
 from permaflow.ports import Integrations
-from permaflow.task import Http
+from permaflow.task import Http, TaskContext
 
 
-async def ask(url: str) -> Json:
+async def ask(url: str, key: str) -> Json:
     """The answer of the outside; its refusals as those of a connector."""
     async with httpx.AsyncClient(timeout=None, trust_env=False) as client:
-        answer = await client.get(url)
+        answer = await client.get(url, headers={"Idempotency-Key": key})
     if answer.status_code == 503:
         raise BusyError("The outside is busy.")
     if answer.status_code >= 400:
@@ -26,8 +26,8 @@ async def ask(url: str) -> Json:
 
 
 @function("reach-out")
-async def reach_out(given: dict[str, str]) -> Json:
-    return await ask(given["url"])
+async def reach_out(given: dict[str, str], ctx: TaskContext) -> Json:
+    return await ask(given["url"], ctx.step_key)
 
 
 class Reach:
@@ -42,7 +42,7 @@ class Reach:
         key: str,
         timeout: timedelta,
     ) -> Json:
-        return await ask(params["url"])
+        return await ask(params["url"], key)
 
 
 def provider(org: str, http: Http) -> Integrations:
