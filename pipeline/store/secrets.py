@@ -6,7 +6,7 @@
 
 `place` says where the secret belongs (`webhook:<id>:secret`): a text that is copied to another row
 cannot be read there. The first key encrypts, every key decrypts, so that keys are changed without a
-stop: put the new key in front, `renew` what is stored, take the old key away.
+stop: put the new key in front, set every secret again, take the old key away.
 """
 
 from __future__ import annotations
@@ -72,14 +72,6 @@ class SecretBox:
                 f"another key named {key_id!r}. Set it again, or restore the key."
             ) from None
 
-    def is_current(self, stored: bytes) -> bool:
-        """Whether it was encrypted with the first key."""
-        return _parse(stored)[0] == self._current
-
-    def renew(self, stored: bytes, place: str) -> bytes:
-        """The same secret, encrypted with the first key."""
-        return self.encrypt(self.decrypt(stored, place), place)
-
 
 def open_box(setting: str) -> SecretBox:
     """The box of a setting: `id:base64,id:base64`. Raises `SettingsError`; quotes no key."""
@@ -96,11 +88,6 @@ def open_box(setting: str) -> SecretBox:
             raise SettingsError(f"{SETTING}: the id {key_id} stands there twice.")
         keys[key_id] = key
     return SecretBox(keys)
-
-
-def new_key() -> str:
-    """A key in the form that the setting wants, without its id."""
-    return base64.b64encode(os.urandom(_KEY)).decode()
 
 
 def _head(key_id: str) -> bytes:
