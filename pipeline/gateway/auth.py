@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import HTTPConnection
 
-from pipeline.gateway.kept import Kept
+from pipeline.gateway.cache import Cache
 from pipeline.gateway.problems import Refusal
 from pipeline.store.keys import Caller
 
@@ -52,7 +52,9 @@ class Guard:
 
     def __init__(self, verify: Verify) -> None:
         self._verify = verify
-        self._callers: Kept[bytes, Caller] = Kept(KEPT, MOST_KEPT, seconds_of_nothing=KEPT_UNKNOWN)
+        self._callers: Cache[bytes, Caller] = Cache(
+            KEPT, MOST_KEPT, seconds_of_nothing=KEPT_UNKNOWN
+        )
 
     async def admit(self, request: HTTPConnection, needs: str) -> Caller:
         """Who is asking; 401 without a good key, 403 without the scope."""

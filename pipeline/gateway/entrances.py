@@ -15,8 +15,8 @@ import orjson
 
 from connectors.webhook_signatures import Verification, read_verification
 from permaflow.plan import Json, TriggerSpec
+from pipeline.gateway.cache import Cache
 from pipeline.gateway.input_schemas import Validator, compile_schema
-from pipeline.gateway.kept import Kept
 from pipeline.gateway.shared_pool import SharedPool
 from pipeline.store import stats, triggers, workflows
 from pipeline.store.database import Connection
@@ -57,8 +57,8 @@ class Entrances:
     def __init__(self, pool: SharedPool, box: SecretBox) -> None:
         self._pool = pool
         self._box = box
-        self._workflows: Kept[tuple[UUID, UUID], Entrance] = Kept(KEPT, MOST_KEPT)
-        self._addresses: Kept[str, Address] = Kept(KEPT, MOST_KEPT)
+        self._workflows: Cache[tuple[UUID, UUID], Entrance] = Cache(KEPT, MOST_KEPT)
+        self._addresses: Cache[str, Address] = Cache(KEPT, MOST_KEPT)
 
     def forget(self) -> None:
         """Something changed: look again."""

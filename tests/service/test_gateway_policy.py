@@ -148,7 +148,7 @@ async def test_a_revoked_key_is_refused_within_seconds(
     await store.run(keys.revoke, org, key.id)
     loop = asyncio.get_running_loop()
     now = loop.time()
-    monkeypatch.setattr("pipeline.gateway.kept._now", lambda: now + auth.KEPT)
+    monkeypatch.setattr("pipeline.gateway.cache._now", lambda: now + auth.KEPT)
     assert (await client.get(RUNS)).status_code == 401
 
 

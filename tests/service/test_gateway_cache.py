@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from pipeline.gateway import kept
-from pipeline.gateway.kept import Kept
+from pipeline.gateway import cache
+from pipeline.gateway.cache import Cache
 
 
 class Source:
@@ -31,17 +31,17 @@ class Source:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(kept, "_now", lambda: now[0])
+    monkeypatch.setattr(cache, "_now", lambda: now[0])
     return now
 
 
 @pytest.fixture
-def things() -> Kept[str, int]:
-    return Kept(4.0, 2, seconds_of_nothing=1.0)
+def things() -> Cache[str, int]:
+    return Cache(4.0, 2, seconds_of_nothing=1.0)
 
 
 async def test_it_is_asked_for_once_while_it_is_fresh(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     for _ in range(5):
@@ -50,7 +50,7 @@ async def test_it_is_asked_for_once_while_it_is_fresh(
 
 
 async def test_many_that_want_it_at_once_ask_once(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     source.go_on.clear()
@@ -62,7 +62,7 @@ async def test_many_that_want_it_at_once_ask_once(
 
 
 async def test_after_its_time_it_is_asked_for_again(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     await things.get("a", source)
@@ -71,7 +71,7 @@ async def test_after_its_time_it_is_asked_for_again(
 
 
 async def test_half_way_it_is_asked_for_behind_the_back_of_who_wants_it(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     await things.get("a", source)
@@ -83,7 +83,7 @@ async def test_half_way_it_is_asked_for_behind_the_back_of_who_wants_it(
 
 
 async def test_a_change_is_seen_even_by_who_asked_just_before_it(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     source.go_on.clear()
@@ -97,7 +97,7 @@ async def test_a_change_is_seen_even_by_who_asked_just_before_it(
 
 
 async def test_nothing_is_kept_for_a_shorter_time(
-    things: Kept[str, int], clock: list[float]
+    things: Cache[str, int], clock: list[float]
 ) -> None:
     source = Source()
     source.answer = None
@@ -110,7 +110,7 @@ async def test_nothing_is_kept_for_a_shorter_time(
     assert await things.get("a", source) == 1
 
 
-async def test_only_so_many_are_kept(things: Kept[str, int], clock: list[float]) -> None:
+async def test_only_so_many_are_kept(things: Cache[str, int], clock: list[float]) -> None:
     source = Source()
     for name in "abc":
         await things.get(name, source)
@@ -121,7 +121,7 @@ async def test_only_so_many_are_kept(things: Kept[str, int], clock: list[float])
     assert source.asked == 4
 
 
-async def test_an_error_is_told_and_not_kept(things: Kept[str, int], clock: list[float]) -> None:
+async def test_an_error_is_told_and_not_kept(things: Cache[str, int], clock: list[float]) -> None:
     async def broken() -> int:
         raise OSError
 

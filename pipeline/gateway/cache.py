@@ -15,7 +15,7 @@ Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing")
 
 
-class Kept(Generic[Name, Thing]):
+class Cache(Generic[Name, Thing]):
     """Things by name, for `seconds`, at most `most` of them.
 
     That nothing was found is kept for `seconds_of_nothing`.
