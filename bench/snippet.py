@@ -25,9 +25,9 @@ from permaflow.plan import Json
 from pipeline import builtins
 from pipeline.ids import new_id
 from pipeline.runner import Runner
+from pipeline.runner_services import open_services, runner_store
 from pipeline.settings import load_settings
 from pipeline.store.database import Database
-from pipeline.tools import open_services, runner_store
 from pipeline.wire import Dispatch, Dispatches, Inbox, StepDone, decode_inbox, encode
 from stages.jail.pool import Pool, PoolLimits
 from stages.jail.snippets import JailedSnippets

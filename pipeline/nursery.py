@@ -39,7 +39,7 @@ PRELOAD = (
     "pipeline.orchestrator",
     "pipeline.programs",
     "pipeline.runner",
-    "pipeline.tools",
+    "pipeline.runner_services",
     "pipeline.clock",
     "pipeline.completion",
     "pipeline.ingest",

@@ -191,7 +191,7 @@ async def _build(vertex: str, parts: Parts, stages: Sequence[str]) -> Vertex:
             )
         case "runner":
             from pipeline.runner import Runner
-            from pipeline.tools import open_services, runner_store
+            from pipeline.runner_services import open_services, runner_store
 
             served = stages or settings.stage_names
             ring = parts.bus.ring

@@ -28,13 +28,13 @@ from pipeline.ingest import Ingest
 from pipeline.orchestrator import Orchestrator
 from pipeline.programs import Programs
 from pipeline.runner import Runner
+from pipeline.runner_services import open_services, runner_store
 from pipeline.settings import Settings, load_settings
 from pipeline.sources import open_sources
 from pipeline.starter import announce, cancel
 from pipeline.store import orgs, runs, starts, stats, versions, workflows
 from pipeline.store.database import Database
 from pipeline.store.journal import Journal
-from pipeline.tools import open_services, runner_store
 from specs.dialects import compile_document
 
 WITHIN = 20.0

@@ -16,11 +16,11 @@ from connectors.postgres_catalog import Catalog
 from connectors.postgres_tables import PostgresTables
 from permaflow.errors import InputError, SettingsError
 from pipeline import telemetry
+from pipeline.runner_services import open_services
 from pipeline.settings import load_settings
 from pipeline.sources import open_sources
 from pipeline.store import orgs
 from pipeline.store.database import Database
-from pipeline.tools import open_services
 from tests.fix_engine import WITHIN, task
 from tests.fix_site import RunningSite, Sites
 

@@ -14,10 +14,10 @@ from pipeline.bus.subjects import step as step_subject
 from pipeline.core.entries import Compensating, Dispatched, Doubted, Failed, Finished, Succeeded
 from pipeline.ids import new_id
 from pipeline.runner import Runner
+from pipeline.runner_services import runner_store
 from pipeline.settings import load_settings
 from pipeline.store import answers, runs
 from pipeline.store.answers import Answer
-from pipeline.tools import runner_store
 from pipeline.wire import Dispatch, Dispatches, encode
 from tests.fix_engine import Engine, graph, task
 from tests.service.test_engine_runner import _Once

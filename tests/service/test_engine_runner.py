@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from permaflow.errors import NotFoundError, StoreUnavailableError
 from permaflow.task import Done, Reject, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
-from pipeline import runner, telemetry, tools
+from pipeline import runner, runner_services, telemetry
 from pipeline.bus.port import Message
 from pipeline.bus.subjects import step as step_subject
 from pipeline.core.entries import Failed, Retrying, Succeeded
@@ -160,14 +160,14 @@ async def test_many_large_outputs_at_once_are_carried(engine: Engine) -> None:
 async def test_an_output_waits_for_a_store_that_is_away(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, away = tools._Store.put_payload, iter(range(3))
+    put, away = runner_services._Store.put_payload, iter(range(3))
 
     async def put_payload(self: Any, *values: Any) -> None:
         if next(away, None) is not None:
             raise StoreUnavailableError
         await put(self, *values)
 
-    monkeypatch.setattr(tools._Store, "put_payload", put_payload)
+    monkeypatch.setattr(runner_services._Store, "put_payload", put_payload)
     run, entries = await engine.finished(graph(task("a", output="x" * 50_000), edges=["t>a"]))
     assert run.status == "completed"
     assert not [entry for entry in entries if isinstance(entry, Retrying)]
