@@ -50,15 +50,15 @@ class ScheduleTrigger(Described):
     cron: str = field.text("Cron expression", required=True, placeholder="0 9 * * 1-5")
     timezone: str = field.combobox("Time zone", default="UTC", placeholder="Europe/Berlin")
     catchup: str = field.select("Missed times", options=["none", "last", "all"], default="none")
-    start_at: str | None = field.text("Not before", default=None)
-    end_at: str | None = field.text("Not after", default=None)
+    start_at: str | None = field.text("Not before", default=None, placeholder="2030-01-31T09:00:00")
+    end_at: str | None = field.text("Not after", default=None, placeholder="2030-12-31T18:00:00")
     input: Json = None
 
 
 class WebhookTrigger(Described):
     """Who may start a run by a request, and with what."""
 
-    verification: Json = None
+    verification: str | dict[str, Json] | None = None
     headers: list[str] | None = None
     input_schema: Json = field.schema_builder("Shape of the body")
 
@@ -70,8 +70,15 @@ class ManualTrigger(Described):
 
 
 class IntegrationTrigger(Described):
-    """Which event of which integration starts a run."""
+    """Which event of which connection starts a run."""
 
+    connection_id: str = field.text(
+        "Connection", required=True, description="Whose account is listened to."
+    )
+    event: str = field.text(
+        "Event", required=True, description="As the service's catalogue names it."
+    )
+    params: dict[str, Json] | None = None
     input_schema: Json = field.schema_builder("Shape of the event")
 
 

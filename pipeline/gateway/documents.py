@@ -99,7 +99,9 @@ def check_document(document: Json, types: TaskTypes, limits: Limits = HIGHEST_LI
     compiled = compile_document(document, types)
     dialect = next((each.name for each in DIALECTS if each.recognises(document)), "")
     problems, warnings = _look_at_triggers(document)
-    every = (*compiled.problems, *limits.problems(compiled), *problems)
+    told = {problem.pointer for problem in compiled.problems}
+    further = [problem for problem in problems if problem.pointer not in told]
+    every = (*compiled.problems, *limits.problems(compiled), *further)
     return Checked(dialect, compiled, every, tuple(warnings))
 
 

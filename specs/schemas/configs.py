@@ -17,7 +17,16 @@ from specs.schemas.parts import (
     said,
     shape,
 )
-from specs.triggers import MAX_CONDITIONS
+from specs.triggers import (
+    ALGORITHMS,
+    ENCODINGS,
+    MAX_CONDITIONS,
+    MAX_HEADERS,
+    MAX_NAME,
+    MAX_REPLAY_WINDOW,
+    MAX_SHORT,
+    SCHEMES,
+)
 
 NOTES = ("label", "description")
 
@@ -26,6 +35,37 @@ _EVENTS: Schema = {"anyOf": [_EVENT, listed(_EVENT, minItems=1)]}
 _INPUT_SCHEMA = said(
     {"type": ["object", "boolean", "null"]}, "A JSON Schema of what the run is given."
 )
+_MOMENT: Schema = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}", "maxLength": 40}
+_NAMED: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+_SHORT: Schema = {"type": "string", "pattern": rf"^[\x00-\x7f]{{0,{MAX_SHORT}}}$"}
+_VERIFICATION: Schema = {
+    "description": "How senders sign: a scheme, or an object with its options.",
+    "anyOf": [
+        choice(*SCHEMES),
+        shape(
+            {
+                "scheme": choice(*SCHEMES),
+                "header": _SHORT,
+                "algorithm": choice(*ALGORITHMS),
+                "encoding": choice(*ENCODINGS),
+                "prefix": _SHORT,
+                "timestamp_header": _SHORT,
+                "replay_window": {"type": "integer", "minimum": 0, "maximum": MAX_REPLAY_WINDOW},
+            },
+            ("scheme",),
+        ),
+    ],
+}
+
+
+def _given(name: str, other: str) -> Schema:
+    """One member, and not the other."""
+    return {
+        "required": [name],
+        "properties": {name: {"not": {"type": "null"}}, other: {"type": "null"}},
+    }
+
+
 _CASE: Schema = {
     "anyOf": [
         {"type": ["string", "number", "boolean"]},
@@ -56,22 +96,23 @@ CONFIGS: Mapping[str, Schema] = {
                 "event": _EVENTS,
                 "events": _EVENTS,
                 "conditions": listed(COMPARISON, maxItems=MAX_CONDITIONS),
-                "source": ANYTHING,
-                "namespace": ANYTHING,
+                "source": said(TEXT, "Only changes that this source tells of."),
+                "namespace": said(TEXT, "Only changes in this schema."),
                 "snapshot": {"enum": [True, False, "trigger"]},
                 "on_unknown": choice("skip", "fire", "error"),
             },
             ("object",),
+            ignored=NOTES,
         ),
-        "anyOf": [{"required": ["event"]}, {"required": ["events"]}],
+        "oneOf": [_given("event", "events"), _given("events", "event")],
     },
     "trigger_schedule": shape(
         {
             "cron": said({"type": "string", "minLength": 1}, "0 9 * * 1-5, or with seconds first."),
             "timezone": TEXT,
             "catchup": choice("none", "last", "all"),
-            "start_at": ANYTHING,
-            "end_at": ANYTHING,
+            "start_at": said(_MOMENT, "Not before this time."),
+            "end_at": said(_MOMENT, "Not after this time, which is later than start_at."),
             "input": ANYTHING,
         },
         ("cron",),
@@ -79,10 +120,29 @@ CONFIGS: Mapping[str, Schema] = {
     ),
     "trigger_manual": shape({"input_schema": _INPUT_SCHEMA}, ignored=NOTES),
     "trigger_webhook": shape(
-        {"verification": ANYTHING, "headers": ANYTHING, "input_schema": _INPUT_SCHEMA},
-        is_open=True,
+        {
+            "verification": _VERIFICATION,
+            "headers": said(
+                listed(
+                    {"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$"},
+                    maxItems=MAX_HEADERS,
+                ),
+                "Headers that the run is given, too.",
+            ),
+            "input_schema": _INPUT_SCHEMA,
+        },
+        ignored=NOTES,
     ),
-    "trigger_integration": shape({"input_schema": _INPUT_SCHEMA}, is_open=True),
+    "trigger_integration": shape(
+        {
+            "connection_id": said(_NAMED, "The connection: whose account is listened to."),
+            "event": said(_NAMED, "The event, as the service's catalogue names it."),
+            "params": said({"type": "object"}, "What the event needs to be listened for."),
+            "input_schema": _INPUT_SCHEMA,
+        },
+        ("connection_id", "event"),
+        ignored=NOTES,
+    ),
     "logic_condition": {
         **shape(
             {

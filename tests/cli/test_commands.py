@@ -260,7 +260,9 @@ def test_what_the_gateway_would_refuse_or_warn_of_is_told_without_one(tmp_path: 
     hook["config"] = {"verification": {"scheme": "nonsense"}}
     path.write_text(json.dumps(flow))
     (report,) = json.loads(run("workflow", "validate", path, "--json", cwd=tmp_path).stdout)
-    assert [each["code"] for each in report["problems"]] == ["bad_verification"]
+    (problem,) = report["problems"]
+    assert problem["code"] == "bad_value"
+    assert problem["pointer"] == "/nodes/0/config/verification/scheme"
 
 
 def test_a_document_is_played_without_a_server(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.webhook_signatures import (
+    ALGORITHMS,
+    ENCODINGS,
     MOST_SIGNATURES,
     SCHEMES,
     TOLERANCE,
@@ -23,6 +26,8 @@ from connectors.webhook_signatures import (
     verify,
 )
 from permaflow.errors import InputError
+from specs import triggers
+from specs.reading import Report
 
 SLACK_BODY = (
     b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
@@ -343,3 +348,21 @@ def test_a_standard_secret_is_base64() -> None:
     check_secret("standard", "whsec_" + base64.b64encode(hashlib.sha256().digest()).decode())
     with pytest.raises(InputError, match="whsec_"):
         check_secret("standard", "whsec_???")
+
+
+def test_documents_may_say_of_a_verification_what_is_read_here() -> None:
+    assert (triggers.SCHEMES, triggers.ALGORITHMS, triggers.ENCODINGS) == (
+        SCHEMES,
+        ALGORITHMS,
+        ENCODINGS,
+    )
+    longest: dict[str, Any] = {"scheme": "hmac", "replay_window": triggers.MAX_REPLAY_WINDOW}
+    for name in ("header", "prefix", "timestamp_header"):
+        longest[name] = "x" * triggers.MAX_SHORT
+    assert read_verification(longest).replay_window == triggers.MAX_REPLAY_WINDOW
+    report = Report()
+    config: dict[str, Any] = {"verification": longest}
+    triggers.read_trigger("trigger_webhook", "hook", config, "", report)
+    assert report.problems == []
+    known = {field.name for field in fields(Verification)}
+    assert known == longest.keys() | {"algorithm", "encoding"}

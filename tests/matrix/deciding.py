@@ -27,7 +27,7 @@ def triggers() -> Iterator[Cell]:
         "trigger_schedule": {"cron": "0 9 * * *"},
         "trigger_webhook": {"verification": "none"},
         "trigger_manual": {},
-        "trigger_integration": {},
+        "trigger_integration": {"connection_id": "crm", "event": "contact.created"},
     }
     rest = {"id": "rest", "type": "logic_delay", "config": {"duration": 0.01}}
     for name, config in configs.items():

@@ -21,9 +21,11 @@ SOUND: dict[str, list[Any]] = {
         {"object": "order", "event": ["created", "deleted"], "conditions": []},
     ],
     "trigger_schedule": [{"cron": "0 9 * * 1-5", "timezone": "Europe/Berlin", "catchup": "last"}],
-    "trigger_webhook": [{}, {"verification": "none"}],
+    "trigger_webhook": [{}, {"verification": "none"}, {"headers": ["x-github-event"]}],
     "trigger_manual": [{}, {"input_schema": {"type": "object"}}],
-    "trigger_integration": [{}],
+    "trigger_integration": [
+        {"connection_id": "crm", "event": "contact.created", "params": {"list": 7}}
+    ],
     "logic_condition": [{"conditions": [CONDITION]}, {"condition": CONDITION}],
     "logic_switch": [{"value": "{{trigger.state}}", "cases": ["a", "b"], "default": "other"}],
     "logic_loop": [{"items": "{{trigger.items}}"}, {"items": [1], "mode": "sequential"}],
@@ -68,7 +70,14 @@ SOUND: dict[str, list[Any]] = {
 }
 UNSOUND: dict[str, list[Any]] = {
     "trigger_record": [{"object": "order"}, {"event": "created"}, {"object": "o", "event": 5}],
-    "trigger_schedule": [{}, {"cron": 5}, {"cron": "0 9 * * *", "catchup": "some"}],
+    "trigger_schedule": [
+        {},
+        {"cron": 5},
+        {"cron": "0 9 * * *", "catchup": "some"},
+        {"cron": "0 9 * * *", "start_at": 5},
+    ],
+    "trigger_webhook": [{"headers": "x-id"}, {"headers": [5]}, {"verification": 5}],
+    "trigger_integration": [{}, {"connection_id": "c"}, {"connection_id": "c", "event": 5}],
     "logic_switch": [{"value": 1}],
     "logic_loop": [{}, {"items": [], "mode": "sideways"}, {"items": [], "max_items": 0}],
     "logic_delay": [{"duration": {"a": 1}}, {"until_field": 5}, {"until_field": {"field": 5}}],

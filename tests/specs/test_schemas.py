@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 TYPES = task_types(Settings())
 CALL = {"id": "call", "type": "action_http", "config": {"url": "https://x"}}
 BLOCK = {"name": "a", "type": "HTTP", "arguments": [{"url": "https://x"}]}
+ORDERS = {"object": "orders", "event": "created"}
+PUSH = {"connection_id": "c", "event": "push"}
 NOTE = {"action": "Note.create", "mapping": {"text": "x"}}
 
 
@@ -129,6 +131,14 @@ MISTAKES: list[tuple[str, Json]] = [
     ("graph", graph(confg={})),
     ("graph", graph(type="trigger_record", config={"object": "o"})),
     ("graph", graph(type="trigger_record", config={"object": "o", "event": "changed"})),
+    ("graph", graph(type="trigger_record", config={**ORDERS, "events": ["deleted"]})),
+    ("graph", graph(type="trigger_record", config={**ORDERS, "source": 5})),
+    ("graph", graph(type="trigger_schedule", config={"cron": "@daily", "start_at": "soon"})),
+    ("graph", graph(type="trigger_schedule", config={"cron": "@daily", "end_at": 5})),
+    ("graph", graph(type="trigger_webhook", config={"verificaton": "none"})),
+    ("graph", graph(type="trigger_webhook", config={"headers": ["x id"]})),
+    ("graph", graph(type="trigger_integration", config={"event": "push"})),
+    ("graph", graph(type="trigger_integration", config={**PUSH, "evnt": "x"})),
     ("graph", graph(type="logic_condition", config={})),
     ("graph", graph(type="logic_condition", config={"field": "trigger.a", "value": 1, "x": 1})),
     ("graph", graph(type="logic_condition", config={"condition": {"field": "a", "op": "is"}})),
