@@ -53,6 +53,7 @@ from pipeline.wire import (
     decode_held,
     encode,
 )
+from specs.durations import LONGEST_SECONDS
 
 HELD_FOR = timedelta(seconds=15)
 """How long the word of a worker elsewhere counts; it says so again every five seconds."""
@@ -178,11 +179,21 @@ class Clock:
             told = decode_held(data)
         except msgspec.MsgspecError:
             return
-        held = [
-            leases.HeldStep(run_id, f"{scope}/{node}", attempt, told.org, timedelta(seconds=left))
-            for run_id, scope, node, attempt, left in told.held
-            if math.isfinite(left)
-        ]
+        held = []
+        for run_id, scope, node, attempt, left in told.held:
+            step = f"{scope}/{node}"
+            if math.isfinite(left) and abs(left) <= LONGEST_SECONDS:
+                remaining = timedelta(seconds=left)
+                held.append(leases.HeldStep(run_id, step, attempt, told.org, remaining))
+            else:
+                reason = f"{left} s until its timeout; at most {LONGEST_SECONDS:g} can be meant"
+                log.warning(
+                    telemetry.HOLD_REFUSED,
+                    holder=told.holder,
+                    run_id=str(run_id),
+                    step=step,
+                    reason=reason,
+                )
         released = [
             (run, f"{scope}/{node}", attempt) for run, scope, node, attempt in told.released
         ]

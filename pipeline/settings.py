@@ -40,8 +40,10 @@ class Settings(BaseSettings):
     http_port: int = Field(3000, ge=0, le=65535, description="Port of the gateway; 0 picks one.")
     public_url: str = Field(
         "",
-        description="Address under which people reach the gateway; links to documents begin with "
-        "it. Without one they begin with the path.",
+        description="Address under which people reach the gateway; links to documents, links that "
+        "decide and addresses of webhooks begin with it. Without one, those to documents begin "
+        "with the path, the others "
+        "with what the request that asks for them was sent to (its `Host`).",
     )
     ops_host: str = Field("127.0.0.1", description="Address of the ops port of every vertex.")
     ops_port: int = Field(

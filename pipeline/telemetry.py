@@ -132,6 +132,15 @@ STEP_LOST = event(
     "run_id",
     "node",
 )
+HOLD_REFUSED = event(
+    "hold.refused",
+    "warning",
+    "A worker said of a step that it is at it for a time that cannot be meant; it gets no lease.",
+    "holder",
+    "run_id",
+    "step",
+    "reason",
+)
 MESSAGE_UNREADABLE = event(
     "message.unreadable", "error", "A message went to the dead letters.", "subject", "reason"
 )

@@ -8,7 +8,7 @@ workflow    an active workflow of `org` with a webhook and a record trigger
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -77,7 +77,9 @@ async def start(store: Database, org: UUID, workflow_id: UUID, **wanted: Any) ->
     return result.run_id
 
 
-async def execute(store: Database, statement: str, values: Sequence[object] = ()) -> list[Any]:
+async def execute(
+    store: Database, statement: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> list[Any]:
     """Runs a statement of a test; answers its rows."""
 
     async def work(connection: Connection) -> list[Any]:

@@ -333,6 +333,52 @@ def migrate(
 
 
 @app.command()
+def resolve(
+    run: Id,
+    step: Annotated[str, typer.Argument(help="The step that waits because nobody knows.")],
+    outcome: Annotated[str, typer.Argument(help="What became of it: done, fail, or retry.")],
+    output: Annotated[
+        str | None,
+        typer.Option(help="What it gave back, if done: JSON, @file, or @- for standard input."),
+    ] = None,
+    port: Annotated[str | None, typer.Option(help="Through which it leaves, if done.")] = None,
+    scope: Annotated[str, typer.Option(help="Of a step in a loop, such as each[3].")] = "",
+    message: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    json: Json = False,
+) -> None:
+    """Say what became of an attempt that nobody heard of again.
+
+    \b
+    permaflow run resolve 019a… charge done --output '{"id": 7}'
+    permaflow run resolve 019a… charge retry --message "the bank knows nothing of it"
+    """
+    from urllib.parse import quote
+
+    from pipeline.cli.client import RUNS, Api, wait_for
+
+    if outcome not in ("done", "fail", "retry"):
+        raise typer.BadParameter("OUTCOME is done, fail or retry.")
+    body: dict[str, Any] = {"outcome": outcome, "scope": scope, "message": message}
+    if output is not None:
+        body["output"] = read_data(output, "--output")
+    if port is not None:
+        body["port"] = port
+
+    async def say() -> dict[str, Any]:
+        async with Api() as api:
+            path = f"{RUNS}/{run}/steps/{quote(step, safe='')}/resolve"
+            found: dict[str, Any] = await api.call("POST", path, body)
+            return found
+
+    found = wait_for(say())
+    if json:
+        as_json(found)
+    else:
+        became = {"done": "is done", "fail": "has failed", "retry": "is tried again"}
+        note(f"Noted: {step} {became[outcome]}.")
+
+
+@app.command()
 def pause(run: Id, json: Json = False) -> None:
     """Hold a run: nothing new begins in it.
 

@@ -187,6 +187,47 @@ def pause(workflow: Which, json: Json = False) -> None:
     _switch(workflow, "paused", json)
 
 
+@app.command("migrate-runs")
+def migrate_runs(
+    workflow: Which,
+    version: Annotated[
+        int | None, typer.Option("--from", min=1, help="Only runs of this version.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which can.")] = False,
+    json: Json = False,
+) -> None:
+    """Let open runs go on by the current version, those that can.
+
+    Says of the others why they cannot. 500 runs are looked at in one call.
+
+    \b
+    permaflow workflow migrate-runs "New orders" --dry-run
+    permaflow workflow migrate-runs "New orders" --from 3
+    """
+    from pipeline.cli.client import DEFINITIONS, Api, wait_for
+
+    async def ask() -> dict[str, Any]:
+        async with Api() as api:
+            path = f"{DEFINITIONS}/{await api.workflow_id(workflow)}/migrate-runs"
+            body: dict[str, Any] = {"dry_run": dry_run}
+            if version is not None:
+                body["from"] = version
+            found: dict[str, Any] = await api.call("POST", path, body)
+            return found
+
+    found = wait_for(ask())
+    if json:
+        as_json(found)
+        return
+    if refused := found["refused"]:
+        rows = [(each["run_id"], each["version"], " ".join(each["reasons"])) for each in refused]
+        table(("run", "version", "why not"), rows)
+    done = "can go over" if dry_run else "went over"
+    note(f"{found['migrated']} of {found['checked']} runs {done} to version {found['version']}.")
+    if found["has_more"]:
+        note("There are more open runs than one call looks at.")
+
+
 def _show(found: dict[str, Any]) -> None:
     stats = found["stats"]
     fields(

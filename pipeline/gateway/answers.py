@@ -84,6 +84,13 @@ def bad_parameter(name: str, message: str) -> Refusal:
     return Refusal(400, "bad_parameter", f"`{name}`: {message}", errors=(problem,))
 
 
+def absolute(request: Request, public_url: str, path: str) -> str:
+    """The address of a path: under PERMAFLOW_PUBLIC_URL, else under what the request was sent to,
+    which is what its `Host` says.
+    """
+    return (public_url or str(request.base_url)).rstrip("/") + path
+
+
 def etag(version: int) -> dict[str, str]:
     return {"etag": f'"{version}"'}
 

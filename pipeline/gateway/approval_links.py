@@ -2,7 +2,8 @@
 
 Mail scanners and previews follow links: GET shows what a link would do, and only POST does it. A
 link speaks for one person with one decision; whether that person may decide is looked at when it is
-used, like everybody else's right.
+used, like everybody else's right. Once it is decided, or that person has decided, a link shows what
+came of it, and no longer what was asked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
 from permaflow.errors import ForbiddenError, NotFoundError
-from pipeline.gateway.answers import answer
+from permaflow.plan import Json
+from pipeline.core.approval import APPROVE, REJECT
+from pipeline.gateway.answers import absolute, answer
 from pipeline.gateway.approvals import MOST_BYTES, ROOT, respond
 from pipeline.gateway.auth import caller_of
 from pipeline.gateway.bodies import parse_json, read, read_bytes, validate
@@ -87,14 +90,14 @@ class ApprovalLinks:
         made = await self._ports.pool.run_as(
             caller.org, _create, caller.org, approval_id, body, f"key:{caller.key_id}"
         )
-        base = (self._ports.settings.public_url or str(request.base_url)).rstrip("/")
+        base = self._ports.settings.public_url
         views = [
             LinkView(
                 user=body.user,
                 decision=decision,
                 token=token,
-                path=PATH.replace("{token}", token),
-                url=base + PATH.replace("{token}", token),
+                path=(path := PATH.replace("{token}", token)),
+                url=absolute(request, base, path),
                 expires_at=expires_at,
             )
             for decision, token, expires_at in made
@@ -161,33 +164,47 @@ async def _body(request: Request) -> LinkResponse:
     return validate(LinkResponse, parse_json(raw, MOST_BYTES))
 
 
+def _decided(approval: Approval, link: Link) -> str | None:
+    """What the person of a link has decided."""
+    said = approval.votes.get(link.person)
+    return None if said is None else APPROVE if said else REJECT
+
+
 def _linked(approval: Approval, link: Link) -> LinkedView:
-    return LinkedView.model_validate(
-        {
-            "id": link.approval,
-            "status": approval.row.status,
+    decided = _decided(approval, link)
+    asked: dict[str, Json] = {}
+    if approval.is_pending and decided is None:
+        asked = {
             "title": approval.terms.title or approval.row.node,
             "description": approval.terms.description,
             "data": approval.terms.data,
             "form": approval.terms.form,
+        }
+    return LinkedView.model_validate(
+        {
+            "id": link.approval,
+            "status": approval.row.status,
             "user": link.person,
             "decision": link.decision,
+            "decided": decided,
             "expires_at": link.expires_at,
+            **asked,
         }
     )
 
 
 def _page(approval: Approval, link: Link, *, said: bool = False) -> HttpResponse:
     row, terms = approval.row, approval.terms
+    status, decided = row.status.replace("_", " "), _decided(approval, link)
+    title, description, rest = "Approval", "", ""
     if said:
-        rest = f"<p>Noted: {link.decision}. It is {html.escape(row.status)} now.</p>"
+        description = f"Noted: {decided}. It is {status} now."
+    elif decided is not None:
+        description = f"You have said {decided} already. It is {status}."
     elif not approval.is_pending:
-        rest = f"<p>It is {html.escape(row.status)} already.</p>"
+        description = f"It is {status} already."
     else:
+        title, description = terms.title or row.node, terms.description
         rest = _ASK.format(decision=link.decision.capitalize(), user=html.escape(link.person))
-    text = _PAGE.format(
-        title=html.escape(terms.title or row.node),
-        description=html.escape(terms.description),
-        rest=rest,
-    )
+    text = _PAGE.format(title=html.escape(title), description=html.escape(description), rest=rest)
     return HttpResponse(text, headers=_HEADERS, media_type="text/html")

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from permaflow.errors import ConflictError
 from permaflow.plan import Json
 from pipeline import starter
+from pipeline.bus.subjects import TIMER
 from pipeline.gateway.answers import answer
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.ports import Ports
@@ -50,7 +51,9 @@ class Controls:
 
     async def resume_run(self, request: Request, run_id: UUID) -> Response:
         """Let a run go on that is held."""
-        return await self._control(request, run_id, "run.resumed", controls.resume, 200)
+        answered = await self._control(request, run_id, "run.resumed", controls.resume, 200)
+        self._ports.bus.ring(TIMER, b"0")  # what became due meanwhile
+        return answered
 
     async def _control(
         self, request: Request, run_id: UUID, action: str, control: Control, status: int

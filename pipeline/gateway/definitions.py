@@ -164,7 +164,7 @@ class Definitions:
         workflow, document, hooks, counted = await self._ports.pool.run_as(
             org, _detail, org, workflow_id
         )
-        base = str(request.base_url).rstrip("/")
+        base = self._ports.settings.public_url
         view = DefinitionView(
             **_summary(workflow).model_dump(),
             dialect=document.dialect,
@@ -172,7 +172,7 @@ class Definitions:
                 WebhookView(
                     node=hook.node,
                     path=(path := f"/webhooks/workflow/{hook.token}"),
-                    url=base + path,
+                    url=answers.absolute(request, base, path),
                     has_secret=hook.is_signed,
                 )
                 for hook in hooks

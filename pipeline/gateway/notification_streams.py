@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from permaflow.errors import PermaflowError
 from pipeline.gateway import event_stream
-from pipeline.gateway.auth import Guard, bearer, caller_of
+from pipeline.gateway.auth import ADMIN, Guard, bearer, caller_of
 from pipeline.gateway.event_stream import EventStream, event, news
 from pipeline.gateway.feed import Feed, Watcher
 from pipeline.gateway.notifications import user_of, view
@@ -34,6 +34,7 @@ from pipeline.store import notifications
 from pipeline.store.notifications import Notification
 
 PROTOCOL = "permaflow.notifications.v1"
+WRITE = "notifications:write"
 SLICE = 200
 REVOKED = 4401
 GOING_AWAY = 1001
@@ -89,7 +90,10 @@ class NotificationStreams:
                 await socket.close(code)
 
     async def _listen(self, socket: WebSocket, watcher: Watcher, org: UUID, user: str) -> None:
-        """What the client says: `{"read": "<id>"}`. Anything else is not listened to."""
+        """What the client says: `{"read": "<id>"}`, for which its key needs the scope
+        `notifications:write`. Anything else is not listened to.
+        """
+        may_mark = {WRITE, ADMIN} & set(caller_of(socket).scopes)
         try:
             while True:
                 text = await socket.receive_text()
@@ -97,6 +101,8 @@ class NotificationStreams:
                     said = orjson.loads(text)
                     read = UUID(said["read"])
                 except (ValueError, TypeError, KeyError, AttributeError):
+                    continue
+                if not may_mark:
                     continue
                 try:
                     await self._ports.pool.run_as(org, notifications.mark, org, user, read)

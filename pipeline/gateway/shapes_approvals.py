@@ -130,16 +130,20 @@ class LinksView(View):
 
 
 class LinkedView(View):
-    """What a link would decide."""
+    """What a link would decide. `decided` is what its user has said.
+
+    Once that is known, or the approval is over, what was asked is no longer shown.
+    """
 
     id: UUID
     status: ApprovalStatus
-    title: str
-    description: str
+    title: str = ""
+    description: str = ""
     data: Any = None
     form: Any = None
     user: str
     decision: Decision
+    decided: Decision | None = None
     expires_at: Moment
 
 

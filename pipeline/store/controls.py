@@ -30,6 +30,8 @@ _RESUME = query("controls.resume")
 _MIGRATE = query("controls.migrate")
 _RELEASE_TIMERS = query("controls.release_timers")
 _HOLD_TIMERS = query("journal.hold_timers")
+_HOLD_APPROVALS = query("approvals.hold")
+_RELEASE_APPROVALS = query("approvals.release")
 
 
 async def retry(connection: Connection, org: UUID, run_id: UUID, by: str) -> int:
@@ -66,6 +68,7 @@ async def pause(connection: Connection, org: UUID, run_id: UUID, by: str) -> int
     seq = await _append(connection, run, [Paused(by)], PAUSABLE)
     await connection.execute(_PAUSE, {"id": run_id, "org": org, "by": by})
     await connection.execute(_HOLD_TIMERS, ([run_id],))
+    await connection.execute(_HOLD_APPROVALS, {"id": run_id, "org": org})
     return seq
 
 
@@ -82,6 +85,7 @@ async def resume(connection: Connection, org: UUID, run_id: UUID, by: str) -> in
     seq = await _append(connection, run, [Resumed(by)], PAUSABLE)
     await connection.execute(_RESUME, {"id": run_id, "org": org})
     await connection.execute(_RELEASE_TIMERS, {"id": run_id, "org": org})
+    await connection.execute(_RELEASE_APPROVALS, {"id": run_id, "org": org})
     return seq
 
 

@@ -43,7 +43,8 @@
 -- question           what a run has asked people, a change or a child run, until that is over
 -- answer             the first answer to each, until the run has taken it in
 -- user_group         groups of users, and user_group_member who is in them
--- approval           what people are asked, and what it came to; `next_at` is when to remind or to escalate
+-- approval           what people are asked, and what it came to; `next_at` is when to remind or to escalate, `held_for`
+--                    how long its run was paused meanwhile
 -- approval_assignee  whom it asks: users, groups, and those who handed over
 -- approval_event     who decided what, who handed over to whom, reminders and escalations; rows never change
 -- approval_link      links that decide; the secret is kept as a hash
@@ -329,6 +330,8 @@ create table approval (
   expires_at  timestamptz,
   closed_at   timestamptz,
   closed_by   text not null default '',
+  held_at     timestamptz,
+  held_for    interval not null default '0',
   unique (run_id, scope, node, attempt),
   constraint closed_or_pending check ((closed_at is null) = (status = 'pending')),
   constraint nothing_due_when_closed check (status = 'pending' or next_at is null)
@@ -568,7 +571,7 @@ grant select, insert on run, payload, answer to permaflow_gateway;
 grant update (cancel_at, cancel_by) on run to permaflow_gateway;
 grant select on approval to permaflow_gateway;
 grant select, insert on approval_assignee, approval_event, approval_link to permaflow_gateway;
-grant update (status, closed_at, closed_by, next_at) on approval to permaflow_gateway;
+grant update (status, closed_at, closed_by, next_at, held_at, held_for, expires_at) on approval to permaflow_gateway;
 grant update (is_open) on approval_assignee to permaflow_gateway;
 grant update (status, version, error, finished_at, settled_at, reopened, paused_at, paused_by) on run to permaflow_gateway;
 grant update (due_at, held_at) on timer to permaflow_gateway;
@@ -629,7 +632,8 @@ begin
     select * from unnest(run_ids, scopes, nodes, attempts) as gone (run_id, scope, node, attempt)
   ), ended as (
     update permaflow.approval
-    set status = case when expires_at <= clock_timestamp() + interval '1 second' then 'timed_out' else 'withdrawn' end,
+    set status = case when held_at is null and expires_at <= clock_timestamp() + interval '1 second' then 'timed_out'
+        else 'withdrawn' end,
       closed_at = clock_timestamp(), next_at = null
     from gone
     where approval.run_id = gone.run_id and approval.scope = gone.scope and approval.node = gone.node

@@ -83,6 +83,62 @@ async def test_the_page_of_a_link_keeps_its_address_to_itself(
     assert "<button" not in again.text
 
 
+async def test_what_was_asked_is_not_shown_once_the_person_has_decided(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(
+        title="Salary of Eve",
+        description="From 40 to 50",
+        data={"salary": 50},
+        form={"type": "object", "description": "of Eve"},
+        assignees=["ana", "bob"],
+        quorum="all",
+    )
+    of = {name: await links(asked, name) for name in ("ana", "bob")}
+    done = await anybody.post(of["ana"]["approve"]["path"])
+    secrets = re.compile("Salary|Eve|50")
+    for status in ("pending", "approved"):
+        for link in of["ana"].values():
+            shown = await anybody.get(link["path"])
+            for text in (done.text, shown.text):
+                assert not secrets.search(re.sub(r"[0-9a-f-]{36}|[0-9T:.]{15,}", "", text))
+            found = shown.json()
+            assert (found["status"], found["decided"]) == (status, "approve")
+            page = (await anybody.get(link["path"], headers=HTML)).text
+            assert f"You have said approve already. It is {status}." in page
+            assert not secrets.search(page)
+        if status == "pending":
+            assert "Salary" in (await anybody.get(of["bob"]["reject"]["path"])).text
+            html = await anybody.post(of["bob"]["approve"]["path"], headers=HTML)
+            assert "Noted: approve. It is approved now." in html.text
+            assert not secrets.search(html.text)
+
+
+async def test_who_did_not_decide_sees_what_it_came_to_and_nothing_else(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(title="Salary of Eve", assignees=["ana", "bob"])
+    made = await links(asked, "bob")
+    await asked.reject("ana")
+    page = await anybody.get(made["approve"]["path"], headers=HTML)
+    assert "It is rejected already." in page.text
+    shown = (await anybody.get(made["approve"]["path"])).json()
+    assert (shown["status"], shown["decided"], shown["title"]) == ("rejected", None, "")
+    assert "Salary" not in page.text
+
+
+async def test_links_begin_with_the_public_url_whatever_the_host_is(town: Town) -> None:
+    asked = await town.asked(assignees=["ana"])
+    admin = await town.admin()
+    path, forged = f"{APPROVALS}/{asked.id}/links", {"host": "evil.example"}
+    made = (await admin.post(path, json={"user": "ana"}, headers=forged)).json()["data"]
+    assert {each["url"] for each in made} == {f"http://evil.example{m['path']}" for m in made}
+    settings = town.ports.settings.model_copy(update={"public_url": "https://flows.example/"})
+    object.__setattr__(town.ports, "settings", settings)
+    made = (await admin.post(path, json={"user": "ana"}, headers=forged)).json()["data"]
+    assert {each["url"] for each in made} == {f"https://flows.example{m['path']}" for m in made}
+
+
 async def test_a_link_is_used_once(town: Town, anybody: httpx.AsyncClient) -> None:
     asked = await town.asked(assignees=["ana", "bob"], quorum="all")
     made = await links(asked, "ana")

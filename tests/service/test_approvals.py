@@ -10,11 +10,13 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from pipeline.bus.subjects import TIMER
 from pipeline.ids import question_id
-from pipeline.store import answers, runs
+from pipeline.store import answers, approvals, runs
 from pipeline.store.database import Connection
 from pipeline.store.journal import Append, Journal
 from tests.fix_approvals import APPROVALS, GROUPS, Gate, Town, gate
+from tests.fix_store import execute
 
 pytestmark = pytest.mark.service
 
@@ -336,6 +338,73 @@ async def test_those_who_are_asked_are_told_and_reminded_and_nobody_else(town: T
     assert (await ana.post(path, json={"to": "carl"})).status_code == 200
     assert await told(town, "carl", 1) == [("Order 7", "asked")]
     assert len(await notices(town, "ana")) == 2
+
+
+AGO = """
+    with moved as (
+      update permaflow.timer
+      set due_at = due_at - %(span)s::interval, held_at = held_at - %(span)s::interval
+      where run_id = %(run)s
+    )
+    update permaflow.approval
+    set asked_at = asked_at - %(span)s::interval, held_at = held_at - %(span)s::interval,
+      next_at = next_at - %(span)s::interval, expires_at = expires_at - %(span)s::interval
+    where run_id = %(run)s"""
+TIMES = """
+    select asked_at + held_for + interval '1 hour' - next_at, expires_at - clock_timestamp()
+    from permaflow.approval where run_id = %(run)s"""
+
+
+async def later(town: Town, asked: Gate, span: str) -> None:
+    """Lets so much time pass for a run and its approval."""
+    await execute(town.engine.database, AGO, {"span": span, "run": asked.run_id})
+    town.engine.bus.ring(TIMER, b"0")
+
+
+async def test_no_time_of_an_approval_counts_while_its_run_is_paused(town: Town) -> None:
+    asked = await town.asked(
+        assignees=["ana", "bob"],
+        quorum="all",
+        delegation=True,
+        reminder={"after": "1h", "every": "1h"},
+        escalation=[{"after": "2h", "assignees": ["boss"]}],
+        timeout_seconds=3 * 3_600,
+    )
+    assert len(await told(town, "ana", 1)) == 1
+    path, admin = f"/workflows/v1/runs/{asked.run_id}", await town.admin()
+    assert (await admin.post(f"{path}/pause")).status_code == 200
+    await later(town, asked, "30 hours")
+    ana = await town.person("ana")
+    handed = await ana.post(f"{APPROVALS}/{asked.id}/delegate", json={"to": "carl"})
+    assert handed.status_code == 200
+    assert (await town.engine.database.run(approvals.tend)).count == 0
+    assert await notices(town, "carl") == []
+    await asked.approve("bob")
+    assert (await admin.post(f"{path}/resume")).status_code == 200
+    assert [kind for _, kind in await told(town, "carl", 1)] == ["asked"]
+    ((off, left),) = await execute(town.engine.database, TIMES, {"run": asked.run_id})
+    assert off == timedelta(0), "the first reminder is due an hour after it was asked"
+    assert timedelta(hours=2.5) < left <= timedelta(hours=3)
+    assert [each["kind"] for each in (await asked.view())["events"]] == ["delegate", "approve"]
+    await later(town, asked, "61 minutes")
+    assert [kind for _, kind in await told(town, "carl", 2)] == ["asked", "reminder"]
+    await later(town, asked, "61 minutes")
+    assert [kind for _, kind in await told(town, "boss", 1)] == ["asked"]
+    await later(town, asked, "61 minutes")
+    assert (await asked.end()).status == "failed"
+    assert (await asked.view())["status"] == "timed_out"
+
+
+async def test_an_approval_whose_time_passed_during_a_pause_is_withdrawn_with_its_run(
+    town: Town,
+) -> None:
+    asked = await town.asked(assignees=["ana"], timeout_seconds=3_600)
+    admin = await town.admin()
+    assert (await admin.post(f"/workflows/v1/runs/{asked.run_id}/pause")).status_code == 200
+    await later(town, asked, "2 hours")
+    await town.engine.cancel(asked.run_id)
+    assert (await asked.end()).status == "cancelled"
+    assert (await asked.view())["status"] == "withdrawn"
 
 
 # --- the end of the run ---

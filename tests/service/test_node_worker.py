@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from permaflow.declare import remote_task_type
 from permaflow.plan import Json
@@ -23,6 +24,7 @@ from pipeline.ops import Ops
 from pipeline.store import keys
 from pipeline.store.database import Database
 from pipeline.wire import Held, StepDone, decode_held, decode_inbox, encode
+from specs.durations import LONGEST_SECONDS
 from tests.fix_engine import Engine, graph
 from tests.fix_node import EXAMPLE, StartNode
 
@@ -200,6 +202,22 @@ async def test_the_word_of_a_worker_makes_a_lease_and_ends_it(probes: Engine) ->
     await clock._hold(HELD, encode(Held("w", org, [], [(run_id, "", "wait", 1)])))
     assert await leases_of(probes, run_id) == []
     await clock._hold(HELD, b"nonsense")
+
+
+@pytest.mark.parametrize("left", [1e300, -1e300, 1e12, float("inf"), float("nan")])
+async def test_a_word_that_cannot_be_meant_is_refused_and_said_and_the_others_count(
+    probes: Engine, left: float
+) -> None:
+    document = graph(probe("wait"), edges=["t>wait"])
+    (run_id,) = await probes.start(await probes.workflow(document))
+    clock = Clock(probes.bus, probes.database, probes.settings)
+    held = [(run_id, "", "other", 1, left), (run_id, "", "wait", 1, LONGEST_SECONDS)]
+    with capture_logs() as lines:
+        await clock._hold(HELD, encode(Held("w", probes.org, held)))
+    assert await leases_of(probes, run_id) == [("/wait", 1, "w")]
+    [said] = [line for line in lines if line["event"] == "hold.refused"]
+    assert (said["holder"], said["step"]) == ("w", "/other")
+    assert "until its timeout" in said["reason"]
 
 
 async def leases_of(engine: Engine, run_id: UUID) -> list[tuple[str, int, str]]:

@@ -175,6 +175,30 @@ async def test_a_socket_tells_the_same_and_hears_what_was_read(
         assert (await message(socket))["title"] == "After"
 
 
+async def test_a_key_that_may_only_read_marks_nothing_over_a_socket(
+    site: RunningSite, ada: httpx.AsyncClient
+) -> None:
+    await told_by(site).add([ADA], Notice("One"), key="1")
+    await told_by(site).add([ADA], Notice("Two"), key="2")
+    scopes = ["notifications:read"]
+    _, key = await site.engine.database.run(
+        keys.create, site.engine.org, "reads", scopes, user_name=ADA
+    )
+    reader = {"authorization": f"Bearer {key}"}
+    async with socket_of(ada, additional_headers=reader) as only_reads, socket_of(ada) as socket:
+        one, two = await message(only_reads), await message(only_reads)
+        refused = await ada.post(f"{ROOT}/{one['id']}/read", headers=reader)
+        assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
+        for each in (one, two):
+            await only_reads.send(orjson.dumps({"read": each["id"]}).decode())
+        await (await only_reads.ping())  # it has come
+        await socket.send(orjson.dumps({"read": one["id"]}).decode())
+        async with asyncio.timeout(WITHIN):
+            while len(left := (await ada.get(ROOT, params={"unread": True})).json()["data"]) > 1:
+                pass
+    assert [each["title"] for each in left] == ["Two"]
+
+
 async def test_a_browser_gives_its_key_as_a_subprotocol(
     site: RunningSite, ada: httpx.AsyncClient
 ) -> None:

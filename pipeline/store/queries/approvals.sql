@@ -33,14 +33,14 @@ update permaflow.approval_assignee set is_open = false from ended where approval
 -- name: get
 -- One approval.
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
-  closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
+  closed_at, closed_by, held_at is null and coalesce(expires_at <= clock_timestamp(), false) as is_late
 from permaflow.approval
 where id = %(id)s and org_id = %(org)s;
 
 -- name: lock
 -- One approval, which nobody else decides about until the end of the transaction.
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
-  closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
+  closed_at, closed_by, held_at is null and coalesce(expires_at <= clock_timestamp(), false) as is_late
 from permaflow.approval
 where id = %(id)s and org_id = %(org)s
 for no key update;
@@ -48,7 +48,7 @@ for no key update;
 -- name: pending
 -- Open approvals, those of the newest runs first, from below `before` on.
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
-  closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
+  closed_at, closed_by, held_at is null and coalesce(expires_at <= clock_timestamp(), false) as is_late
 from permaflow.approval
 where org_id = %(org)s and status = 'pending'
   and (%(before)s::uuid is null or id < %(before)s)
@@ -70,7 +70,7 @@ with asked as (
   select id from permaflow.approval where org_id = %(org)s and status = 'pending' and to_all
 )
 select id, org_id as org, run_id, scope, node, attempt, status, requester, terms, reminders, level, asked_at, expires_at,
-  closed_at, closed_by, expires_at is not null and expires_at <= clock_timestamp() as is_late
+  closed_at, closed_by, held_at is null and coalesce(expires_at <= clock_timestamp(), false) as is_late
 from permaflow.approval
 where id = any(array(select approval_id from asked)) and org_id = %(org)s and status = 'pending'
   and (%(before)s::uuid is null or id < %(before)s)
@@ -122,10 +122,22 @@ with closed as (
 )
 update permaflow.approval_assignee set is_open = false from closed where approval_id = closed.id;
 
+-- name: hold
+-- Keeps the open approvals of a run that is paused from being told, reminded of, escalated or too late.
+update permaflow.approval set held_at = clock_timestamp(), next_at = null
+where run_id = %(id)s and org_id = %(org)s and status = 'pending' and held_at is null;
+
+-- name: release
+-- Lets their time go on where it was; the clock looks at once when to come back.
+update permaflow.approval set held_at = null, held_for = held_for + (clock_timestamp() - held_at),
+  expires_at = expires_at + (clock_timestamp() - held_at), next_at = clock_timestamp()
+where run_id = %(id)s and org_id = %(org)s and status = 'pending' and held_at is not null;
+
 -- name: due
--- Approvals that somebody is to be told or reminded of, or that are to be escalated; each to one caller at a time.
+-- Approvals that somebody is to be told or reminded of, or that are to be escalated; each to one caller at a time. What
+-- counts is how long they were asked without the pauses of their runs.
 select id, org_id as org, run_id, node, terms, reminders, level,
-  extract(epoch from clock_timestamp() - asked_at)::float8 as elapsed
+  extract(epoch from clock_timestamp() - asked_at - held_for)::float8 as elapsed
 from permaflow.approval
 where next_at <= statement_timestamp()
 order by next_at
@@ -152,14 +164,15 @@ where not to_all and (requester <> person or (terms->>'self_approval')::bool)
 -- name: advance
 -- How far the reminders and escalations of approvals are, and when the next is due, in seconds since they were asked.
 update permaflow.approval
-set reminders = now.reminders, level = now.level, next_at = asked_at + make_interval(secs => now.next)
+set reminders = now.reminders, level = now.level, next_at = asked_at + held_for + make_interval(secs => now.next)
 from unnest(%(ids)s::uuid[], %(reminders)s::int4[], %(levels)s::int4[], %(nexts)s::float8[])
   as now (id, reminders, level, next)
 where approval.id = now.id;
 
 -- name: wake
--- Lets an open approval be looked at now.
-update permaflow.approval set next_at = clock_timestamp() where id = %(id)s and status = 'pending';
+-- Lets an open approval be looked at now, or once its run is no longer paused.
+update permaflow.approval set next_at = clock_timestamp()
+where id = %(id)s and status = 'pending' and held_at is null;
 
 -- name: wait
 -- Seconds until the next is due; below 0 if it is overdue.
