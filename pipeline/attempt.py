@@ -33,8 +33,8 @@ from permaflow.task import (
     failure,
 )
 from pipeline import telemetry
-from pipeline.carrying import details, readable
 from pipeline.redaction import redacted, redacted_text
+from pipeline.result_limits import details, readable
 from pipeline.step_log import StepLog
 from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked

@@ -43,9 +43,9 @@ from pipeline import step_log, telemetry
 from pipeline.attempt import Result, Services, attempt, crashed, failed, judged
 from pipeline.bus.port import Bus, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
-from pipeline.carrying import fault_of
 from pipeline.holding import LEASE_FOR, Lease, May, RunnerStore, claimed
 from pipeline.ids import new_id
+from pipeline.result_limits import fault_of
 from pipeline.settings import Settings
 from pipeline.telemetry import log
 from pipeline.wire import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline import telemetry
-from pipeline.carrying import readable
+from pipeline.result_limits import readable
 from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
