@@ -75,7 +75,7 @@ from pipeline.core.events import (
 from pipeline.core.fold import FOLDS
 from pipeline.core.frontier import Agenda, ending, is_due, limit_of, unarmed
 from pipeline.core.loops import next_iterations, read_items
-from pipeline.core.past import awaited, is_over, is_past
+from pipeline.core.staleness import awaited, is_over, is_past
 from pipeline.core.state import (
     LOOPING,
     NodeState,

@@ -41,7 +41,7 @@ BUGS = (
     # What every engine of this kind gets wrong sooner or later.
     Bug(
         "a stale attempt is taken for the current one",
-        "pipeline.core.past",
+        "pipeline.core.staleness",
         "        and state.attempt == event.attempt\n",
         "",
     ),
