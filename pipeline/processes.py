@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from permaflow.errors import ServerError
-from pipeline.nursery import Nursery
+from pipeline.forkserver import ForkServer
 
 READY_WITHIN = 30.0
 STOP_WITHIN = 12.0
@@ -34,9 +34,9 @@ class Process:
 class Processes:
     """`alive` is pid → process. Begin with `listen`."""
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, forks: ForkServer) -> None:
         self.alive: dict[int, Process] = {}
-        self._nursery = nursery
+        self._forks = forks
         self._env: Mapping[str, str] = {}
         self._listening: asyncio.Task[None] | None = None
         self._deaths: dict[str, int] = {}
@@ -46,15 +46,15 @@ class Processes:
         self._stopping = False
 
     def listen(self) -> None:
-        """Hear what the nursery and the children say, from now on."""
-        self._nursery.attach()
+        """Hear what the fork server and the children say, from now on."""
+        self._forks.attach()
         self._listening = asyncio.create_task(self._listen())
 
     def start(self, vertices: Sequence[str], env: Mapping[str, str]) -> None:
         """Ask for one process of each vertex."""
         self._env = env
         for vertex in vertices:
-            self._nursery.spawn(vertex, env)
+            self._forks.spawn(vertex, env)
 
     async def until_ready(self, vertices: Sequence[str]) -> None:
         """Raises `ServerError` if one of them fails, or takes too long."""
@@ -95,13 +95,13 @@ class Processes:
                 break
 
     def close(self) -> None:
-        """End the nursery, and whatever still lives in it."""
+        """End the fork server, and whatever still lives in it."""
         if self._listening is not None:
             self._listening.cancel()
-        self._nursery.close()
+        self._forks.close()
 
     async def _listen(self) -> None:
-        while (message := await self._nursery.message()) is not None:
+        while (message := await self._forks.message()) is not None:
             match message:
                 case {"born": str(vertex), "pid": int(pid)}:
                     self.alive[pid] = Process(vertex, pid, time.monotonic())
@@ -133,7 +133,7 @@ class Processes:
 
     def _respawn(self, vertex: str) -> None:
         if not self._stopping and not self._is_lost.is_set():
-            self._nursery.spawn(vertex, self._env)
+            self._forks.spawn(vertex, self._env)
 
     def _terminate(self, pid: int) -> None:
         try:

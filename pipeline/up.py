@@ -2,7 +2,7 @@
 
 ::
 
-    nursery (imports) ──────────────────────────┐
+    fork server (imports) ──────────────────────┐
     PostgreSQL, NATS, Kafka, Valkey ─► migrate ─┴─► one process a vertex ─► ready
 
 A process that ends is started again; so is a server.
@@ -27,8 +27,8 @@ from pipeline.bootstrap import bootstrap
 from pipeline.embedded.directory import DataDirectory
 from pipeline.embedded.lock import DirectoryLock
 from pipeline.embedded.stack import Stack
+from pipeline.forkserver import ForkServer
 from pipeline.listening import open_socket
-from pipeline.nursery import Nursery
 from pipeline.processes import Process, Processes
 from pipeline.settings import Settings
 
@@ -50,10 +50,10 @@ class Running:
 class Up:
     """The supervisor. `started_at` is when the command began, by the monotonic clock."""
 
-    def __init__(self, settings: Settings, nursery: Nursery, started_at: float) -> None:
+    def __init__(self, settings: Settings, forks: ForkServer, started_at: float) -> None:
         self._started = started_at
         self._settings = settings
-        self._processes = Processes(nursery)
+        self._processes = Processes(forks)
 
     async def run(
         self,

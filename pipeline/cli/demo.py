@@ -37,7 +37,7 @@ def demo(
     import tempfile
 
     from pipeline.embedded.directory import DataDirectory
-    from pipeline.nursery import Nursery
+    from pipeline.forkserver import ForkServer
 
     own = Path(tempfile.mkdtemp(prefix="permaflow-demo-")) if data_dir is None else None
     if own is not None:
@@ -49,13 +49,13 @@ def demo(
         path = directory.path / "logs" / "vertices.log"
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         # Forked before anything else is imported, so that its imports run beside ours.
-        nursery = Nursery(log)
+        forks = ForkServer(log)
         try:
             from pipeline.demo.demo import run_demo
 
-            code = run_demo(nursery, directory.path, seconds, rate, json)
+            code = run_demo(forks, directory.path, seconds, rate, json)
         finally:
-            nursery.close()
+            forks.close()
             os.close(log)
             if code == FAILED:
                 note(f"What happened is in {directory.path}; the vertices' log is {path}.")

@@ -53,10 +53,10 @@ def up(
     import time
 
     started_at = time.monotonic()
-    # The nursery is forked before anything else, so that its imports run beside ours.
-    from pipeline.nursery import Nursery
+    # The fork server is forked before anything else, so that its imports run beside ours.
+    from pipeline.forkserver import ForkServer
 
-    nursery = Nursery()
+    forks = ForkServer()
     import uvloop
 
     from pipeline.settings import load_settings
@@ -75,20 +75,20 @@ def up(
         _find_modules("PERMAFLOW_TASK_TYPES", settings.task_types)
         _find_modules("PERMAFLOW_PLUGINS", settings.plugins)
     except SettingsError:
-        nursery.close()
+        forks.close()
         raise
 
     async def run() -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        supervisor = Up(settings, nursery, started_at)
+        supervisor = Up(settings, forks, started_at)
         await supervisor.run(stopped, lambda running: _tell(running, settings.data_dir, json))
 
     try:
         uvloop.run(run())
     finally:
-        nursery.close()
+        forks.close()
 
 
 def serve(

@@ -26,7 +26,7 @@ from pipeline.demo.summary import Runs, Summary, expected, summarise
 from pipeline.demo.topic import TOPIC, Payments, create_topic
 from pipeline.demo.view import View
 from pipeline.demo.watching import OPEN, Watch
-from pipeline.nursery import Nursery
+from pipeline.forkserver import ForkServer
 from pipeline.settings import Settings, load_settings
 from pipeline.up import Running, Up
 
@@ -45,21 +45,21 @@ LINE_EVERY = 5.0
 
 
 def run_demo(
-    nursery: Nursery, data_dir: Path, seconds: float | None, rate: float, in_json: bool
+    forks: ForkServer, data_dir: Path, seconds: float | None, rate: float, in_json: bool
 ) -> int:
     """Run it with embedded servers, whatever the settings say; gives the exit code."""
     telemetry.configure("ERROR", "auto")
-    return uvloop.run(_run(nursery, data_dir, seconds, rate, in_json))
+    return uvloop.run(_run(forks, data_dir, seconds, rate, in_json))
 
 
 async def _run(
-    nursery: Nursery, data_dir: Path, seconds: float | None, rate: float, in_json: bool
+    forks: ForkServer, data_dir: Path, seconds: float | None, rate: float, in_json: bool
 ) -> int:
     demo = _Demo(data_dir, seconds, rate, in_json)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, demo.interrupt)
-    return await demo.run(nursery)
+    return await demo.run(forks)
 
 
 class _Demo:
@@ -82,11 +82,11 @@ class _Demo:
             self._hurried.set()
         self._closing.set()
 
-    async def run(self, nursery: Nursery) -> int:
+    async def run(self, forks: ForkServer) -> int:
         """The exit code."""
         self._receiver.start()
         self._say("Starting PostgreSQL, NATS, a Kafka-compatible broker, Valkey and the vertices.")
-        supervisor = Up(self._settings, nursery, time.monotonic())
+        supervisor = Up(self._settings, forks, time.monotonic())
         working = asyncio.create_task(
             supervisor.run(self._stopped, self._ready.set_result, _create_sources)
         )

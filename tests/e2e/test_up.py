@@ -153,11 +153,11 @@ def test_servers_of_your_own_are_used_and_none_is_started(
     assert not any(gone(pid, 0) for pid in running.facts["servers"].values())
 
 
-def test_a_server_that_is_killed_is_brought_back_and_without_its_nursery_it_ends(
+def test_a_server_that_is_killed_is_brought_back_and_without_its_fork_server_it_ends(
     permaflow: Permaflow,
 ) -> None:
     with permaflow.up() as up:
-        nursery = parent_of(up.pid("clock"))
+        parent = parent_of(up.pid("clock"))
         apply(permaflow, "patient")
         for server in ("nats", "postgres"):
             os.kill(up.facts["servers"][server], signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_a_server_that_is_killed_is_brought_back_and_without_its_nursery_it_ends
         data = json.dumps({"word": "back"})
         until_it_works(permaflow, "run", "start", "patient", "--data", data, "--wait")
 
-        os.kill(nursery, signal.SIGKILL)
+        os.kill(parent, signal.SIGKILL)
         assert up.process.wait(STOPS_WITHIN) == 1
     log = permaflow.data_dir.with_suffix(".log").read_text()
     assert "server.ended" in log

@@ -1,17 +1,17 @@
-"""Processes of vertices, born quickly.
+"""Processes of vertices, forked quickly.
 
 A small process is forked before anything else happens; it imports what vertices need while the
 servers start, and then forks a child for each vertex that it is asked for. A child that is killed
 is replaced in milliseconds. The parent talks to it over a socket, one JSON object in a message::
 
-    {"spawn": "runner", "env": {…}, "stages": []}   parent → nursery
-    {"born": "runner", "pid": 1234}                 nursery → parent
+    {"spawn": "runner", "env": {…}, "stages": []}   parent → fork server
+    {"born": "runner", "pid": 1234}                 fork server → parent
     {"ready": "runner", "pid": 1234, "port": 9090}  child → parent
     {"failed": "runner", "pid": 1234, "error": "…"} child → parent
-    {"ended": 1234, "status": -9}                   nursery → parent
+    {"ended": 1234, "status": -9}                   fork server → parent
 
-On Linux the kernel ends the nursery with its parent, and the children with the nursery; elsewhere
-each looks once a second whether its parent is still there.
+On Linux the kernel ends the fork server with its parent, and the children with the fork server;
+elsewhere each looks once a second whether its parent is still there.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _PR_SET_PDEATHSIG = 1
 Message = dict[str, Any]
 
 
-class Nursery:
+class ForkServer:
     """The parent's side. Make it before any thread or event loop exists.
 
     `errors` is the descriptor of a file that the children write to instead of our stderr.
@@ -101,7 +101,7 @@ class Nursery:
             self._messages.put_nowait(json.loads(data))
 
     async def message(self) -> Message | None:
-        """What a child or the nursery says next; None once the nursery is gone."""
+        """What a child or the fork server says next; None once the fork server is gone."""
         return await self._messages.get()
 
     def spawn(self, vertex: str, env: Mapping[str, str], stages: Sequence[str] = ()) -> None:
@@ -110,7 +110,7 @@ class Nursery:
         self._socket.send(json.dumps(request).encode())
 
     def close(self) -> None:
-        """End the nursery, and with it whatever child still lives."""
+        """End the fork server, and with it whatever child still lives."""
         with contextlib.suppress(OSError):
             self._socket.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -118,7 +118,7 @@ class Nursery:
             os.waitpid(self.pid, 0)
 
 
-# --- the nursery's own process --------------------------------------------------------------------
+# --- the fork server's own process ----------------------------------------------------------------
 
 
 def _run(channel: socket.socket, parent: int) -> None:
@@ -151,7 +151,7 @@ def _serve(channel: socket.socket) -> None:
             data = channel.recv(_LONGEST)
             if not data:
                 return
-            _bear(channel, json.loads(data))
+            _fork(channel, json.loads(data))
 
 
 def _preload() -> None:
@@ -180,9 +180,9 @@ def _reap(channel: socket.socket) -> None:
         _say(channel, {"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _bear(channel: socket.socket, request: Message) -> None:
+def _fork(channel: socket.socket, request: Message) -> None:
     vertex = request["spawn"]
-    nursery = os.getpid()
+    server = os.getpid()
     pid = os.fork()
     if pid:
         _say(channel, {"born": vertex, "pid": pid})
@@ -192,7 +192,7 @@ def _bear(channel: socket.socket, request: Message) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _die_with_parent(signal.SIGKILL, nursery)
+        _die_with_parent(signal.SIGKILL, server)
         os.environ.update(request["env"])
         code = _live(channel, vertex, request["stages"])
     finally:
