@@ -111,7 +111,9 @@ class GuardedHttp:
         timeout: timedelta | None = None,
         max_bytes: int | None = None,
         follow_redirects: bool = True,
+        may: Callable[[str], None] | None = None,
     ) -> Response:
+        """`may` is called with each host before anything is sent there; what it raises ends it."""
         check_method(method)
         target = parse_url(url)
         wanted = check_headers(headers or {})
@@ -120,6 +122,8 @@ class GuardedHttp:
         try:
             async with asyncio.timeout(seconds):
                 for _ in range(MAX_REDIRECTS + 1):
+                    if may is not None:
+                        may(target.raw_host.decode("ascii"))
                     answer = await self._exchange(method, target, wanted, body, limit, seconds)
                     location = answer.headers.get("location")
                     if not follow_redirects or answer.status not in REDIRECTS or not location:

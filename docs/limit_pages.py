@@ -11,7 +11,7 @@ from permaflow import values
 from pipeline.core import delays
 from pipeline.gateway import connection, event_stream, run_starts, starts
 from pipeline.settings import Settings
-from pipeline.store import records
+from pipeline.store import records, secret_hosts
 from specs import (
     branching,
     comparing,
@@ -112,6 +112,7 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
         ("Seconds that a reader of a stream may not read", event_stream.SLOWEST_READER, ""),
         ("Seconds that a signed time may be away", webhook_signatures.TOLERANCE, ""),
         ("Bytes of a webhook's secret", webhook_signatures.MAX_SECRET_BYTES, ""),
+        ("Hosts that a secret may be bound to", secret_hosts.MOST, ""),
         ("Redirects that an HTTP step follows", http_rules.MAX_REDIRECTS, ""),
         (
             "Ports that an HTTP step reaches",

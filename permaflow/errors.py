@@ -11,6 +11,7 @@
         LimitError                 it is larger than a limit allows
       NotFoundError                no such thing, or not yours
       ForbiddenError               this person may not do that
+        SecretHostError            a secret may not be sent to this host
       StateError                   the thing is not in a state that allows this
       StoreError                   PostgreSQL (retryable)
         StoreUnavailableError
@@ -110,6 +111,12 @@ class ForbiddenError(PermaflowError):
     """This person may not do that."""
 
     code = "forbidden"
+
+
+class SecretHostError(ForbiddenError):
+    """A secret may not be sent to this host."""
+
+    code = "secret_host"
 
 
 class StateError(PermaflowError):

@@ -151,7 +151,9 @@ class Documents(Protocol):
 class Secrets(Protocol):
     """The secrets of the run's organisation, by name.
 
-    What a task gives back is searched for the secrets that it asked for, and rid of them.
+    What a task gives back is searched for the secrets that it asked for, and rid of them. A secret
+    may be bound to hosts: a task that has asked for it sends nothing to any other host by
+    `ctx.http`, redirects included; that raises `SecretHostError`.
     """
 
     async def get(self, name: str) -> str:

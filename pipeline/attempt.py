@@ -17,7 +17,6 @@ from permaflow.task import (
     Documents,
     Done,
     Functions,
-    Http,
     Integrations,
     Mail,
     Notifications,
@@ -33,6 +32,7 @@ from permaflow.task import (
     failure,
 )
 from pipeline import telemetry
+from pipeline.bound_http import AskingHttp, BoundHttp
 from pipeline.redaction import redacted, redacted_text
 from pipeline.result_limits import details, readable
 from pipeline.step_log import StepLog
@@ -48,6 +48,10 @@ class OpenSecrets(Secrets, Protocol):
     @property
     def used(self) -> Sequence[str]: ...
 
+    def check(self, host: str) -> None:
+        """Raises `SecretHostError` if one of them may not be sent to this host."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -55,7 +59,7 @@ class Services:
     for a run of it, and `secrets` for one attempt.
     """
 
-    http: Http
+    http: AskingHttp
     tables: Callable[[str], Tables]
     functions: Functions
     records: Callable[[str, UUID], Records]
@@ -188,7 +192,7 @@ def _context(
         attempt=dispatch.attempt,
         visit=dispatch.visit,
         timeout=timedelta(seconds=dispatch.timeout),
-        http=services.http,
+        http=BoundHttp(services.http, secrets.check),
         records=services.records(org, dispatch.run_id),
         tables=services.tables(org),
         functions=services.functions,

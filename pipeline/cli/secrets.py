@@ -15,15 +15,33 @@ app = typer.Typer(no_args_is_help=True, help="Secrets that steps refer to by nam
 Name = Annotated[str, typer.Argument(help="The name that steps use.")]
 
 
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host",
+        help="A host that it may be sent to, `crm.example.com` or `*.example.com`; several times "
+        "for several. Without this it keeps those that it has.",
+    ),
+]
+AnyHost = Annotated[
+    bool, typer.Option("--any-host", help="It may be sent anywhere, whatever was said before.")
+]
+
+
 @app.command("set")
-def set_secret(name: Name, json: Json = False) -> None:
+def set_secret(
+    name: Name, host: Hosts = None, any_host: AnyHost = False, json: Json = False
+) -> None:
     """Set a secret. It is asked for, or read from a pipe: it belongs into no history of commands.
 
     \b
-    permaflow secret set crm-token < token.txt
+    permaflow secret set crm-token --host crm.example.com < token.txt
     """
     from pipeline.cli.client import SECRETS, Api, wait_for
 
+    if host and any_host:
+        raise typer.BadParameter("Give --host or --any-host, not both.")
+    hosts = [] if any_host else host or None
     if sys.stdin.isatty():
         value = typer.prompt("Secret", hide_input=True)
     else:
@@ -31,7 +49,8 @@ def set_secret(name: Name, json: Json = False) -> None:
 
     async def put() -> None:
         async with Api() as api:
-            await api.call("PUT", f"{SECRETS}/{quote(name, safe='')}", {"value": value})
+            body = {"value": value} | ({} if hosts is None else {"hosts": hosts})
+            await api.call("PUT", f"{SECRETS}/{quote(name, safe='')}", body)
 
     wait_for(put())
     if json:
@@ -44,7 +63,7 @@ def set_secret(name: Name, json: Json = False) -> None:
 def list_secrets(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50, json: Json = False
 ) -> None:
-    """Show the names of secrets, and who set them.
+    """Show the names of secrets, where they may be sent to, and who set them.
 
     \b
     permaflow secret list
@@ -60,8 +79,16 @@ def list_secrets(
         as_json(found)
         return
     table(
-        ("name", "set by", "at"),
-        [(each["name"], each["updated_by"], when(each["updated_at"])) for each in found],
+        ("name", "hosts", "set by", "at"),
+        [
+            (
+                each["name"],
+                ", ".join(each["hosts"]) or "any",
+                each["updated_by"],
+                when(each["updated_at"]),
+            )
+            for each in found
+        ],
     )
 
 

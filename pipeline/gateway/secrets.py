@@ -53,7 +53,7 @@ class Secrets:
             _put,
             caller.org,
             secret_name,
-            body.value,
+            body,
             self._ports.box,
             name_of(caller),
         )
@@ -67,10 +67,12 @@ class Secrets:
 
 
 async def _put(
-    connection: Connection, org: UUID, name: str, value: str, box: SecretBox, by: str
+    connection: Connection, org: UUID, name: str, body: SecretValue, box: SecretBox, by: str
 ) -> None:
-    await named_secrets.put(connection, org, name, value, box=box, by=by)
-    await audit.add(connection, org, by, "secret.set", name, {})
+    hosts = await named_secrets.put(
+        connection, org, name, body.value, box=box, by=by, hosts=body.hosts
+    )
+    await audit.add(connection, org, by, "secret.set", name, {"hosts": list(hosts)})
 
 
 async def _delete(connection: Connection, org: UUID, name: str, by: str) -> None:

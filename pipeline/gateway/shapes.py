@@ -459,15 +459,20 @@ class ReadView(View):
 
 
 class SecretValue(Body):
-    """A secret."""
+    """A secret, and the hosts that it may be sent to: `crm.example.com`, or `*.example.com` for all
+    names below a domain. Without `hosts` it keeps those that it has; with none, `[]`, it may be
+    sent anywhere.
+    """
 
     value: Annotated[str, Field(min_length=1, max_length=16_000)]
+    hosts: Annotated[list[str], Field(max_length=20)] | None = None
 
 
 class SecretView(View):
-    """What is told of a secret."""
+    """What is told of a secret. Without `hosts` it may be sent anywhere."""
 
     name: str
+    hosts: list[str]
     updated_by: str
     updated_at: Moment
 

@@ -56,7 +56,7 @@
 --                    topic from one of the same name that was deleted
 -- notification       what people are told; notification_box numbers those of a user as they are committed
 -- document           files that steps wrote, such as reports
--- secret             what steps refer to by name, encrypted; only runners read it
+-- secret             what steps refer to by name, encrypted; only runners read it, and send it to `hosts` alone, if there are any
 -- dead_letter        messages that could not be read, as they came
 -- audit              who did what
 -- schema_migrations  the applied migrations
@@ -473,6 +473,7 @@ create table secret (
   encrypted   bytea not null,
   updated_by  text not null,
   updated_at  timestamptz not null default clock_timestamp(),
+  hosts       text[] not null default '{}',
   primary key (org_id, name)
 );
 
@@ -580,7 +581,7 @@ grant select, update on generation to permaflow_gateway;
 grant select on notification, document to permaflow_gateway;
 grant update (read_at) on notification to permaflow_gateway;
 grant insert, update, delete on secret to permaflow_gateway;
-grant select (org_id, name, updated_by, updated_at) on secret to permaflow_gateway;
+grant select (org_id, name, updated_by, updated_at, hosts) on secret to permaflow_gateway;
 
 -- What must be found before the organisation is known ----------------------------------------------
 

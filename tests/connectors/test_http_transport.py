@@ -25,6 +25,7 @@ from permaflow.errors import (
     BlockedAddressError,
     ConnectorError,
     ConnectorTimeoutError,
+    ForbiddenError,
     InputError,
     RedirectError,
     UnreachableError,
@@ -256,6 +257,24 @@ async def test_redirects_are_left_alone_when_nobody_wants_them():
 
 
 SECRETS = {"Authorization": "Bearer s", "Cookie": "s", "X-Api-Key": "s", "Idempotency-Key": "k"}
+
+
+async def test_each_host_is_asked_about_before_anything_is_sent_there():
+    asked = []
+
+    def may(host):
+        asked.append(host)
+        if host == "localhost":
+            raise ForbiddenError("not there")
+
+    async with Site() as site, GuardedHttp(allow=[site.permit]) as http:
+        site.reply = redirect(f"http://LOCALHOST:{site.port}/there")
+        with pytest.raises(ForbiddenError, match="not there"):
+            await http.request("GET", site.url, may=may)
+        with pytest.raises(ForbiddenError, match="not there"):
+            await http.request("GET", f"http://localhost:{site.port}", may=may)
+    assert asked == ["127.0.0.1", "localhost", "localhost"]
+    assert len(site.seen) == 1
 
 
 async def test_no_secret_follows_a_redirect_to_another_origin():

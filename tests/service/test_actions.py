@@ -196,3 +196,55 @@ async def test_a_secret_is_sent_where_it_belongs_and_told_nowhere(
     for spelt in (secret, quote(secret, safe=""), secret.encode().hex(), basic):
         assert spelt not in told
     assert "[secret]" in told
+
+
+async def test_a_secret_goes_to_its_hosts_and_to_no_others(sites: Sites, tmp_path: Path) -> None:
+    """Neither at once nor by a redirect, nor as the address itself, nor from a task of others."""
+    secret = "canary-0123456789"
+
+    def reply(seen: Seen) -> bytes:
+        away = {"Location": f"http://localhost:{crm.port}/there"}
+        return http_answer(307, away) if seen.path == "/away" else http_answer(200)
+
+    async with Site(reply) as crm, sites(http_allow=crm.permit) as site:
+        key = site.door.headers["authorization"].removeprefix("Bearer ")
+        env = {"PERMAFLOW_API_URL": str(site.door.base_url), "PERMAFLOW_API_KEY": key}
+        values = {"crm": secret, "hook": f"http://localhost:{crm.port}/hook/{secret}"}
+        for name, value in values.items():
+            setting = await asyncio.create_subprocess_exec(
+                *(COMMAND, "secret", "set", name, "--host", "127.0.0.1"),
+                stdin=asyncio.subprocess.PIPE,
+                env=env,
+                cwd=tmp_path,
+            )
+            await setting.communicate(value.encode())
+            assert setting.returncode == 0
+
+        async def ended(kind: str, config: dict[str, Any]) -> tuple[str, str]:
+            document = graph(step("call", kind, config, retry=RETRY), edges=["t>call"])
+            run, entries = await site.engine.finished(document)
+            assert not any(isinstance(entry, Retrying) for entry in entries)
+            return run.status, (run.error or b"").decode()
+
+        auth = {"type": "bearer", "secret": "crm"}
+        right, wrong = crm.url, f"http://localhost:{crm.port}"
+        assert await ended("action_http", {"url": f"{right}/good", "auth": auth}) == (
+            "completed",
+            "",
+        )
+        told = [
+            await ended("action_http", {"url": f"{wrong}/there", "auth": auth}),
+            await ended("action_http", {"url": f"{right}/away", "auth": auth}),
+            await ended(
+                "action_notification",
+                {"channel": "slack", "webhook": {"secret": "hook"}, "payload": {"title": "t"}},
+            ),
+        ]
+        assert (await ended("action_http", {"url": f"{wrong}/open"}))[0] == "completed"
+
+    assert [seen.path for seen in crm.seen] == ["/good", "/away", "/open"]
+    for name, (status, error) in zip(("crm", "crm", "hook"), told, strict=True):
+        assert status == "failed"
+        assert f"The secret '{name}' may be sent to 127.0.0.1 alone" in error
+        assert "localhost" in error
+        assert secret not in error

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
-from permaflow.errors import NotFoundError, SettingsError
+from permaflow.errors import NotFoundError, SecretHostError, SettingsError
 from permaflow.ports import Document
 from pipeline.store import audit, documents, named_secrets, retention
 from pipeline.store.database import Database
@@ -167,3 +167,64 @@ async def test_a_secret_belongs_to_its_place_and_its_key(
 async def test_without_a_key_nothing_is_stored(store: Database, org: UUID) -> None:
     with pytest.raises(SettingsError, match="PERMAFLOW_ENCRYPTION_KEYS"):
         await store.run(named_secrets.put, org, "crm", "x", box=open_box(""), by="me")
+
+
+# --- where a secret may be sent to ---
+
+
+async def listed(door: httpx.AsyncClient) -> list[str]:
+    [only] = (await door.get(SECRETS)).json()["data"]
+    hosts: list[str] = only["hosts"]
+    return hosts
+
+
+async def test_a_secret_keeps_its_hosts_until_others_are_named(
+    door: httpx.AsyncClient, store: Database, org: UUID, box: SecretBox
+) -> None:
+    await door.put(f"{SECRETS}/crm", json={"value": "x"})
+    assert await listed(door) == []
+    hosts = ["CRM.example.com.", "*.example.org", "crm.example.com"]
+    await door.put(f"{SECRETS}/crm", json={"value": "x", "hosts": hosts})
+    assert await listed(door) == ["*.example.org", "crm.example.com"]
+    await door.put(f"{SECRETS}/crm", json={"value": "new"})
+    assert await listed(door) == ["*.example.org", "crm.example.com"]
+    secrets = StoredSecrets(store, box, org)
+    assert await secrets.get("crm") == "new"
+    await door.put(f"{SECRETS}/crm", json={"value": "x", "hosts": []})
+    assert await listed(door) == []
+    deeds = await store.run(audit.find, org, object_name="crm")
+    told = [each.details for each in deeds]
+    assert sum(b"crm.example.com" in each for each in told) == 2
+
+
+async def test_an_attempt_that_has_a_secret_may_go_to_its_hosts_alone(
+    door: httpx.AsyncClient, store: Database, org: UUID, box: SecretBox
+) -> None:
+    await door.put(f"{SECRETS}/crm", json={"value": "x", "hosts": ["crm.example.com"]})
+    await door.put(f"{SECRETS}/any", json={"value": "y"})
+    secrets = StoredSecrets(store, box, org)
+    assert await secrets.get("any") == "y"
+    secrets.check("evil.example")
+    assert await secrets.get("crm") == "x"
+    secrets.check("crm.example.com")
+    with pytest.raises(SecretHostError, match=r"'crm' may be sent to crm\.example\.com alone, and"):
+        secrets.check("evil.example")
+
+
+async def test_who_changes_the_hosts_in_the_database_makes_the_secret_useless(
+    door: httpx.AsyncClient, store: Database, org: UUID, box: SecretBox
+) -> None:
+    await door.put(f"{SECRETS}/crm", json={"value": "x", "hosts": ["crm.example.com"]})
+    for hosts in ("'{}'", "'{evil.example}'"):
+        await execute(store, f"update permaflow.secret set hosts = {hosts}")
+        with pytest.raises(SettingsError, match="belongs elsewhere"):
+            await StoredSecrets(store, box, org).get("crm")
+
+
+@pytest.mark.parametrize(
+    "hosts", [["https://crm.example.com"], ["crm.example.com/x"], ["*"], [""], ["a"] * 21, "a", [1]]
+)
+async def test_what_is_no_host_is_refused(door: httpx.AsyncClient, hosts: object) -> None:
+    answer = await door.put(f"{SECRETS}/crm", json={"value": "x", "hosts": hosts})
+    assert 400 <= answer.status_code < 500
+    assert (await door.get(SECRETS)).json()["data"] == []
