@@ -15,7 +15,7 @@ import msgspec
 
 from permaflow.errors import PermaflowError
 from pipeline import telemetry
-from pipeline.bus.port import Bus, Message, Subscription
+from pipeline.bus.port import Bus, DeadLetter, Message, Subscription
 from pipeline.bus.subjects import done_channel
 from pipeline.telemetry import log
 from pipeline.wire import decode_finished
@@ -35,7 +35,7 @@ class Completion:
         self,
         bus: Bus,
         settle: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]],
-        dead_letter: Callable[[str, str, bytes], object],
+        dead_letter: DeadLetter,
         tell: Sequence[Callable[[Sequence[UUID]], Awaitable[None]]] = (),
     ) -> None:
         self._bus = bus
@@ -67,9 +67,8 @@ class Completion:
             try:
                 ids.extend(decode_finished(message.data).run_ids)
             except msgspec.MsgspecError as error:
-                self._dead_letter("done", message.subject, message.data)
                 log.error(telemetry.MESSAGE_UNREADABLE, subject=message.subject, reason=str(error))
-                message.term()
+                self._dead_letter("done", message)
             else:
                 readable.append(message)
         try:

@@ -32,7 +32,7 @@ from pipeline import telemetry
 from pipeline.answers import as_event
 from pipeline.asking import follow
 from pipeline.batch import Batch
-from pipeline.bus.port import Bus, Message, Subscription
+from pipeline.bus.port import Bus, DeadLetter, Message, Subscription
 from pipeline.bus.subjects import CANCEL, TIMER, done, inbox_channel, live, partition_of
 from pipeline.core.decide import decide
 from pipeline.core.dispatching import outstanding
@@ -73,7 +73,7 @@ class Orchestrator:
         programs: Programs,
         type_of: Callable[[str], TaskType],
         settings: Settings,
-        dead_letter: Callable[[str, str, bytes], object],
+        dead_letter: DeadLetter,
     ) -> None:
         self._bus = bus
         self._journal = journal
@@ -149,9 +149,8 @@ class Orchestrator:
         """Handle messages as one transaction. They are acked, or left to come again."""
         mails, unreadable = read(messages)
         for message in unreadable:
-            self._dead_letter("inbox", message.subject, message.data)
             log.error(telemetry.MESSAGE_UNREADABLE, subject=message.subject, reason="encoding")
-            message.term()
+            self._dead_letter("inbox", message)
         again = sum(message.deliveries > 1 for message in messages)
         if again:
             telemetry.REDELIVERIES.labels("orchestrator").inc(again)

@@ -10,13 +10,16 @@ seconds also holds a lease in the store, so that the reconciler knows it lives.
 
     error                        answer
     message cannot be read       dead letter, term
-    task type is not here        given back for another runner; after a minute the step fails
+    task type is not here        passed on to another runner; after a minute the step fails
     task raises                  a retryable failure
-    runner does not survive it   after ten deliveries a retryable failure; if it may happen once,
+    runner does not survive it   after ten of them a retryable failure; if it may happen once,
                                  after the second one a final one
     store away                   the step waits with its config or its output until it is back
     result has no receipt        not acked; the message comes again, and its steps run again
-    stop is asked for            8 s to finish; then cancelled, and the messages given back
+    stop is asked for            8 s to finish; then cancelled, and given back
+
+What is passed on or given back is published anew and then acked, with the count of the runners that
+were lost: for the bus, a message that is handed back and one whose runner died are the same.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ from permaflow.task import failure
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import step_log, telemetry
 from pipeline.attempt import Result, Services, attempt, crashed, failed, judged
-from pipeline.bus.port import Bus, Message, Subscription
+from pipeline.bus.port import Bus, DeadLetter, Message, Subscription
 from pipeline.bus.subjects import CANCEL, inbox, partition_of, step_channel
-from pipeline.holding import LEASE_FOR, Lease, May, RunnerStore, claimed
+from pipeline.holding import May, RunnerStore, claimed
 from pipeline.ids import new_id
+from pipeline.in_work import LEASE_EVERY, Parcel, Step, Work
 from pipeline.result_limits import fault_of
 from pipeline.settings import Settings
 from pipeline.telemetry import log
@@ -64,14 +68,13 @@ GRACE = 8.0
 """Seconds that a stopping runner gives to what is in work; two more are for saying goodbye."""
 
 LEASE_AFTER = 3.0
-LEASE_EVERY = 5.0
 _BATCH_CREDIT = 64
 _TOGETHER = 512
 """Steps that begin in one turn of the loop."""
 _AGAIN = timedelta(seconds=1)
 _ELSEWHERE = timedelta(seconds=6)
-_DELIVERIES = 10
-"""After so many, a message is not waited for any longer: nobody knows its task, or survives it."""
+_RUNNERS = 10
+"""After so many, a step is not waited for any longer: nobody knows its task, or survives it."""
 
 _LOST = "No runner that had this step came back."
 _UNKNOWN = "A runner had begun this attempt and did not come back; nobody knows what it did."
@@ -88,61 +91,6 @@ StepId = tuple[UUID, str, str, int]
 """(run, scope, node, attempt)."""
 
 
-class _Work:
-    """A message in work: how many of its steps are open, and the receipts of its results."""
-
-    __slots__ = ("message", "open", "org", "receipts", "subscription")
-
-    def __init__(self, message: Message, org: str, size: int, subscription: Subscription) -> None:
-        self.message = message
-        self.org = org
-        self.open = size
-        self.receipts: list[asyncio.Future[None]] = []
-        self.subscription = subscription
-
-
-class _Parcel:
-    """Results that travel together, and the messages that their steps came with."""
-
-    __slots__ = ("events", "size", "works")
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.works: dict[int, _Work] = {}
-        self.size = 0
-
-    def add(self, event: msgspec.Raw, work: _Work) -> None:
-        self.events.append(event)
-        self.size += len(event)
-        self.works[id(work)] = work
-
-
-class _Step:
-    """A step in work."""
-
-    __slots__ = ("begun", "dispatch", "leased_at", "started", "stopped", "task", "work")
-
-    def __init__(self, dispatch: Dispatch, work: _Work, started: float) -> None:
-        self.dispatch = dispatch
-        self.work = work
-        self.started = started
-        self.leased_at = 0.0
-        self.begun = False
-        self.stopped = False
-        self.task: asyncio.Task[None] | None = None
-
-    def lease(self, now: float) -> Lease:
-        left = self.started + self.dispatch.timeout - now
-        return Lease(
-            self.dispatch.run_id,
-            f"{self.dispatch.scope}/{self.dispatch.node}",
-            self.dispatch.attempt,
-            UUID(self.work.org),
-            LEASE_FOR,
-            left + LEASE_EVERY,  # in the past, for a step that hangs
-        )
-
-
 class Runner:
     """One process of the vertex, serving some stages. `run` ends after `stop`."""
 
@@ -154,7 +102,7 @@ class Runner:
         store: RunnerStore,
         settings: Settings,
         stages: Sequence[str],
-        dead_letter: Callable[[str, str, bytes], object],
+        dead_letter: DeadLetter,
     ) -> None:
         self.holder = new_id().hex
         self._bus = bus
@@ -165,10 +113,10 @@ class Runner:
         self._tells = settings.log_level.upper() == "DEBUG"
         self._stages = tuple(stages)
         self._dead_letter = dead_letter
-        self._steps: dict[StepId, _Step] = {}
-        self._results: list[tuple[_Work, Result | None]] = []
+        self._steps: dict[StepId, Step] = {}
+        self._results: list[tuple[Work, Result | None, tuple[Work, ...]]] = []
         self._flushing = False
-        self._stopped = False
+        self._stopping = asyncio.Event()
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,7 +132,7 @@ class Runner:
             in_work = telemetry.STAGE_IN_WORK.labels(stage)
             in_work.set_function(partial(self._in_work, subscription))
             readers.append(asyncio.create_task(self._read(stage, subscription)))
-        if self._stopped:
+        if self._stopping.is_set():
             await self.stop()
         await asyncio.gather(*readers)
         await self._drain()
@@ -192,7 +140,7 @@ class Runner:
         await unlisten()
 
     async def stop(self) -> None:
-        self._stopped = True
+        self._stopping.set()
         for subscription in self._subscriptions:
             await subscription.close()
 
@@ -224,10 +172,16 @@ class Runner:
         running = [step.task for step in self._steps.values() if step.task is not None]
         if running:
             await asyncio.wait(running, timeout=GRACE)
+        left: dict[int, tuple[Work, list[Dispatch]]] = {}
         for step in list(self._steps.values()):
             if step.task is not None:
                 step.task.cancel()
-                step.work.message.nak(timedelta(0))
+                left.setdefault(id(step.work), (step.work, []))[1].append(step.dispatch)
+                for work in step.also:
+                    work.message.nak(_AGAIN)  # after the ack of the first it is gone with that
+        for work, dispatches in left.values():
+            again = Dispatches(work.org, dispatches, lost=work.lost)
+            self._later(self._give_back(work.message, again, work.receipts))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
 
@@ -246,33 +200,62 @@ class Runner:
                 try:
                     dispatches = decode_dispatches(message.data)
                 except msgspec.MsgspecError as error:
-                    self._dead_letter("steps", message.subject, message.data)
                     log.error(
                         telemetry.MESSAGE_UNREADABLE, subject=message.subject, reason=str(error)
                     )
-                    message.term()
-                    subscription.release()
-                    continue
-                known = self._knows(dispatches.steps)
-                if not known and message.deliveries < _DELIVERIES:
-                    message.nak(_ELSEWHERE)
+                    self._dead_letter("steps", message)
                     subscription.release()
                     continue
                 message.keep()
-                work = _Work(message, dispatches.org, len(dispatches.steps), subscription)
+                known = self._knows(dispatches.steps)
+                if not known and dispatches.passed < _RUNNERS:
+                    self._later(self._pass_on(message, dispatches))
+                    subscription.release()
+                    continue
+                lost = dispatches.lost + message.deliveries - 1
+                work = Work(message, dispatches.org, len(dispatches.steps), subscription, lost)
                 begun += work.open
-                if known and message.deliveries >= _DELIVERIES:
+                if known and lost + 1 >= _RUNNERS:
                     self._give_up(work, dispatches)
                     continue
                 for dispatch in dispatches.steps:
                     self._begin(dispatch, work)
 
-    def _give_up(self, work: _Work, dispatches: Dispatches) -> None:
+    async def _pass_on(self, message: Message, dispatches: Dispatches) -> None:
+        """Nothing of this is known here: after a while, let somebody else look at it."""
+        try:
+            async with asyncio.timeout(_ELSEWHERE.total_seconds()):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        lost = dispatches.lost + message.deliveries - 1
+        passed = dispatches.passed + 1
+        again = Dispatches(dispatches.org, dispatches.steps, lost=lost, passed=passed)
+        await self._give_back(message, again, [])
+
+    async def _give_back(
+        self, message: Message, again: Dispatches, receipts: Iterable[asyncio.Future[None]]
+    ) -> None:
+        """Publish what is left of a message, then ack it; `receipts` are of what was done."""
+        try:
+            await self._bus.send(message.subject, encode(again))
+            for receipt in receipts:
+                await receipt
+        except BusError as error:
+            log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
+            message.nak(_AGAIN)
+        else:
+            message.ack()
+
+    def _give_up(self, work: Work, dispatches: Dispatches) -> None:
         """No runner that had this message came back. One of its steps may be what ended them: each
         gets a message of its own, and a step that was alone has failed.
         """
         alone = len(dispatches.steps) == 1
         for dispatch in dispatches.steps:
+            if _key(dispatch) in self._steps:  # it is not lost at all
+                self._begin(dispatch, work)
+                continue
             log.warning(telemetry.STEP_LOST, run_id=str(dispatch.run_id), node=dispatch.node)
             if alone and dispatch.once:
                 self._begin(dispatch, work)
@@ -288,16 +271,17 @@ class Runner:
         names = {step.type for step in steps}
         return all(self._sound(name) and not self._types.get(name).remote for name in names)
 
-    def _begin(self, dispatch: Dispatch, work: _Work) -> None:
-        key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
-        if key in self._steps:
-            self._finish(work, None)
+    def _begin(self, dispatch: Dispatch, work: Work) -> None:
+        key = _key(dispatch)
+        here = self._steps.get(key)
+        if here is not None:
+            here.also += (work,)
             return
         loop = asyncio.get_running_loop()
-        step = self._steps[key] = _Step(dispatch, work, loop.time())
+        step = self._steps[key] = Step(dispatch, work, loop.time())
         step.task = loop.create_task(self._step(key, step))
 
-    async def _step(self, key: StepId, step: _Step) -> None:
+    async def _step(self, key: StepId, step: Step) -> None:
         dispatch = step.dispatch
         step.begun = True
         result: Result | None = None
@@ -317,7 +301,7 @@ class Runner:
         took = asyncio.get_running_loop().time() - step.started
         _seconds_of(dispatch.type).observe(took)
         _attempts_of(dispatch.type, type(result).__name__).inc()
-        self._finish(step.work, result)
+        self._finish(step.work, result, step.also)
         if step.leased_at:
             self._later(self._release_lease(step))
 
@@ -382,10 +366,12 @@ class Runner:
 
     # --- out --------------------------------------------------------------------------------------
 
-    def _finish(self, work: _Work, result: Result | None) -> None:
+    def _finish(self, work: Work, result: Result | None, also: tuple[Work, ...] = ()) -> None:
         """A step of this message is through; results that are ready together travel together."""
         work.open -= 1
-        self._results.append((work, result))
+        for other in also:
+            other.open -= 1
+        self._results.append((work, result, also))
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -393,10 +379,12 @@ class Runner:
     def _flush(self) -> None:
         self._flushing = False
         results, self._results = self._results, []
-        groups: dict[tuple[int, str], _Parcel] = {}
-        works: dict[int, _Work] = {}
-        for work, result in results:
+        groups: dict[tuple[int, str], Parcel] = {}
+        works: dict[int, Work] = {}
+        for work, result, also in results:
             works[id(work)] = work
+            for other in also:
+                works[id(other)] = other
             if result is None:
                 continue
             event = msgspec.Raw(encode(result))
@@ -405,19 +393,21 @@ class Runner:
             if parcel is None or parcel.size + len(event) > _MAX_MESSAGE:
                 if parcel is not None:
                     self._send(*key, parcel)
-                parcel = groups[key] = _Parcel()
+                parcel = groups[key] = Parcel()
             parcel.add(event, work)
+            for other in also:
+                parcel.works[id(other)] = other
         for (partition, org), parcel in groups.items():
             self._send(partition, org, parcel)
         through = [work for work in works.values() if work.open == 0]
         if through:
             self._later(self._ack(through))
 
-    def _send(self, partition: int, org: str, parcel: _Parcel) -> None:
+    def _send(self, partition: int, org: str, parcel: Parcel) -> None:
         data = encode(Inbox(parcel.events))
         self._publish(inbox(partition, org), data, parcel.works.values())
 
-    def _publish(self, subject: str, data: bytes, works: Iterable[_Work]) -> None:
+    def _publish(self, subject: str, data: bytes, works: Iterable[Work]) -> None:
         try:
             receipt = self._bus.send(subject, data)
         except BusError as error:
@@ -432,7 +422,7 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ack(self, works: Sequence[_Work]) -> None:
+    async def _ack(self, works: Sequence[Work]) -> None:
         for work in works:
             try:
                 for receipt in work.receipts:
@@ -465,7 +455,7 @@ class Runner:
             except PermaflowError as error:
                 log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
 
-    async def _release_lease(self, step: _Step) -> None:
+    async def _release_lease(self, step: Step) -> None:
         try:
             await self._store.release(self.holder, [step.lease(asyncio.get_running_loop().time())])
         except PermaflowError as error:
@@ -483,6 +473,10 @@ class Runner:
                 step.stopped = True
                 if step.begun:  # else it would never learn of it
                     step.task.cancel()
+
+
+def _key(dispatch: Dispatch) -> StepId:
+    return dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt
 
 
 def _refused(result: StepDone, code: str, message: str) -> Result:

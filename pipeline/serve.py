@@ -22,6 +22,7 @@ from permaflow.plan import Json
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import builtins, telemetry
 from pipeline.bus.jetstream import JetStreamBus, connect
+from pipeline.bus.port import Message
 from pipeline.ops import Ops, OpsServer, open_socket
 from pipeline.settings import Settings
 from pipeline.store import dead_letters, stats, versions
@@ -34,6 +35,8 @@ VERTICES = ("gateway", "ingest", "orchestrator", "runner", "completion", "clock"
 
 DRAIN = 10.0
 """Seconds that a process has to finish what it is at."""
+
+_MUCH_LATER = timedelta(minutes=1)
 
 
 class Vertex(Protocol):
@@ -58,23 +61,31 @@ class Parts:
         found = await self.database.run(versions.document, workflow_id, version)
         return orjson.loads(found.document)
 
-    def dead_letter(self, source: str, position: str, raw: bytes) -> None:
-        """Put a message aside. Does not wait, and goes on while the store is away."""
+    def dead_letter(self, source: str, message: Message) -> None:
+        """See `port.DeadLetter`. Goes on while the store is away."""
         telemetry.DEAD_LETTERS.labels(source).inc()
-        letter = dead_letters.Unreadable(source, position, "It cannot be decoded.", raw, None)
-        task = asyncio.ensure_future(_put_aside(self.database, letter))
+        message.keep()
+        task = asyncio.ensure_future(put_aside(self.database, source, message))
         _background.add(task)
         task.add_done_callback(_done)
 
 
-async def _put_aside(database: Database, letter: dead_letters.Unreadable) -> None:
+async def put_aside(database: Database, source: str, message: Message) -> None:
+    """Store a message, then term it. Whoever dies between the two gets it again."""
+    raw = message.data
+    letter = dead_letters.Unreadable(source, message.subject, "It cannot be decoded.", raw, None)
     while True:
         try:
             await database.run(dead_letters.add, [letter])
-            return
         except StoreUnavailableError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="dead letters", error=str(error))
             await asyncio.sleep(1.0)
+        except StoreError:
+            message.nak(_MUCH_LATER)
+            raise
+        else:
+            message.term()
+            return
 
 
 _background: set[asyncio.Future[None]] = set()

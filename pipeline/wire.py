@@ -36,11 +36,18 @@ class Dispatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Dispatches(msgspec.Struct, array_like=True, frozen=True, tag="d"):
-    """Steps of one stage and one organisation that became ready together."""
+    """Steps of one stage and one organisation that became ready together.
+
+    `lost` counts the workers that had these steps and did not come back, `passed` those that passed
+    them on because they do not serve them: what is published anew keeps them, and the deliveries of
+    its own message add to the first.
+    """
 
     org: str
     steps: list[Dispatch]
     v: int = VERSION
+    lost: int = 0
+    passed: int = 0
 
 
 class StepDone(msgspec.Struct, array_like=True, frozen=True, tag="D", gc=False):

@@ -19,6 +19,7 @@ from permaflow.task import Done, Reject, Retry, TaskType
 from permaflow.task_types import TaskTypeRegistry
 from pipeline import builtins
 from pipeline.bus.jetstream import JetStreamBus, connect
+from pipeline.bus.port import Message
 from pipeline.children import Children
 from pipeline.clock import Clock
 from pipeline.completion import Completion
@@ -156,8 +157,9 @@ async def start_engine(
         found = await database.run(versions.document, workflow_id, version)
         return orjson.loads(found.document)
 
-    def dead(source: str, position: str, raw: bytes) -> None:
-        engine.dead.append((source, position, raw))
+    def dead(source: str, message: Message) -> None:
+        engine.dead.append((source, message.subject, message.data))
+        message.term()
 
     journal = Journal(lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
     services = await open_services(settings, database, stack, ring=bus.ring)

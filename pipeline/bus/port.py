@@ -66,6 +66,12 @@ class Message(Protocol):
         ...
 
 
+DeadLetter = Callable[[str, Message], object]
+"""Puts a message aside that cannot be read, `(source, message)`: stores it, and then terms it. Does
+not wait.
+"""
+
+
 class Subscription(Protocol):
     """A reader of one or more channels. At most `credit` messages are out at a time."""
 

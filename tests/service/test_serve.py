@@ -2,34 +2,77 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from permaflow.errors import ServerError, StoreUnavailableError
+from permaflow.errors import ServerError, StoreError, StoreUnavailableError
 from pipeline.listening import open_socket
-from pipeline.serve import _put_aside
+from pipeline.serve import put_aside
 from pipeline.store.database import Database
-from pipeline.store.dead_letters import Unreadable
+
+
+class Letter:
+    """A message that nobody can read, and what the store held when it was let go."""
+
+    subject, data, deliveries = "pf.inbox.1.x", b"\xff", 1
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def term(self) -> None:
+        self.ends.append("term")
+
+    def nak(self, _delay: timedelta) -> None:
+        self.ends.append("nak")
+
+
+async def letters(database: Database) -> list[Any]:
+    async with database.connection() as connection:
+        cursor = await connection.execute("select source, position, raw from permaflow.dead_letter")
+        return await cursor.fetchall()
 
 
 async def test_a_message_is_put_aside_once_the_store_is_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    letter = Letter()
     async with Database(database_url) as database:
         run, away = database.run, iter(range(1))
 
         async def flaky(work: Callable[..., Any], *args: Any) -> Any:
+            assert letter.ends == []
             if next(away, None) is not None:
                 raise StoreUnavailableError
             return await run(work, *args)
 
         monkeypatch.setattr(database, "run", flaky)
-        await _put_aside(database, Unreadable("inbox", "pf.inbox.1.x", "no", b"\xff", None))
-        async with database.connection() as connection:
-            cursor = await connection.execute("select source, raw from permaflow.dead_letter")
-            assert await cursor.fetchall() == [("inbox", b"\xff")]
+        await put_aside(database, "inbox", letter)  # type: ignore[arg-type]
+        assert await letters(database) == [("inbox", "pf.inbox.1.x", b"\xff")]
+    assert letter.ends == ["term"]
+
+
+@pytest.mark.parametrize(
+    ("end", "ends"), [(asyncio.CancelledError(), []), (StoreError("no"), ["nak"])]
+)
+async def test_a_message_that_is_not_stored_is_not_given_up(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, end: BaseException, ends: list[str]
+) -> None:
+    """Be it that the process ends meanwhile, or that the store will not have it."""
+    letter = Letter()
+    async with Database(database_url) as database:
+
+        async def fails(*_: Any) -> None:
+            raise end
+
+        monkeypatch.setattr(database, "run", fails)
+        with pytest.raises(type(end)):
+            await put_aside(database, "inbox", letter)  # type: ignore[arg-type]
+        assert await letters(database) == []
+    assert letter.ends == ends
 
 
 def test_a_port_that_is_taken_is_named_with_the_setting_that_changes_it() -> None:
