@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from permaflow.plan import ROOT, Compiled, Json, Plan, TaskTypes, TriggerSpec
 from specs.blocks import read_arguments, read_block, task_type
 from specs.dependencies import Dependencies
-from specs.documents import Reader, Step, check_between, place_in_loops, read_id
-from specs.json_limits import MAX_NODES, MAX_TRIGGERS, shape_problems
+from specs.documents import Reader, Step, check_between, place_in_loops, read_document, read_id
+from specs.json_limits import MAX_NODES, MAX_TRIGGERS
 from specs.options import read_timeout
 from specs.reading import Fields, Report, kind_of, shown
 from specs.triggers import KINDS, read_trigger
@@ -45,13 +45,7 @@ class DagDialect:
         return type(document) is dict and "dag" in document
 
     def compile(self, document: Json, types: TaskTypes) -> Compiled:
-        report = Report()
-        shape_problems(document, report)
-        if not report.problems:
-            if type(document) is dict:
-                return _Dag(Fields(document, "", report), types).compile()
-            report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
-        return Compiled(None, problems=report.finish())
+        return read_document(document, lambda fields: _Dag(fields, types).compile())
 
 
 @dataclass(slots=True)
@@ -103,13 +97,8 @@ class _Dag:
             return
         if not tasks and type(dag.values.get("tasks")) is list:
             dag.problem("tasks", "empty", "A dag needs at least one task.")
-        for index, value in enumerate(tasks):
-            place = f"{dag.at('tasks')}/{index}"
-            if type(value) is not dict:
-                message = f"A block is an object, but this is {kind_of(value)}."
-                dag.report.add(place, "wrong_type", message)
-                continue
-            step = read_block(Fields(value, place, dag.report), index, reader)
+        for index, fields in dag.objects(tasks, "tasks", "A block"):
+            step = read_block(fields, index, reader)
             undoing.of_step(step)
             if step.id in self.steps:
                 first = self.steps[step.id].index
@@ -155,13 +144,7 @@ class _Dag:
             document.problem("triggers", "too_large", message)
             return ()
         triggers: dict[str, TriggerSpec] = {}
-        for index, value in enumerate(values):
-            place = f"{document.at('triggers')}/{index}"
-            if type(value) is not dict:
-                message = f"A trigger is an object, but this is {kind_of(value)}."
-                document.report.add(place, "wrong_type", message)
-                continue
-            fields = Fields(value, place, document.report)
+        for index, fields in document.objects(values, "triggers", "A trigger"):
             fields.only({"id", "type", "config"}, {"name", "description", "label"})
             name = read_id(fields, "id") if fields.has("id") else f"trigger_{index + 1}"
             kind = fields.text("type", required=True)

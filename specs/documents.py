@@ -12,6 +12,7 @@ from permaflow.plan import (
     ROOT,
     STOP,
     Compensation,
+    Compiled,
     Goto,
     Json,
     Loop,
@@ -28,6 +29,7 @@ from permaflow.plan import (
 )
 from specs import waits
 from specs.expressions import NAMES, Names
+from specs.json_limits import shape_problems
 from specs.ordering import cycles
 from specs.paths import Path
 from specs.reading import Fields, Report, kind_of, shown
@@ -93,6 +95,17 @@ class Step:
             compensation=self.compensation,
             on_unknown=self.on_unknown,
         )
+
+
+def read_document(document: Json, compile_sound: Callable[[Fields], Compiled]) -> Compiled:
+    """What a dialect makes of a document, if that is an object of a size and depth to be read."""
+    report = Report()
+    shape_problems(document, report)
+    if not report.problems:
+        if type(document) is dict:
+            return compile_sound(Fields(document, "", report))
+        report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
+    return Compiled(None, problems=report.finish())
 
 
 def read_id(fields: Fields, name: str) -> str | None:

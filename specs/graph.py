@@ -22,13 +22,14 @@ from specs.documents import (
     Step,
     check_between,
     place_in_loops,
+    read_document,
     read_id,
 )
 from specs.edges import read_edges
-from specs.json_limits import MAX_EDGES, MAX_NODES, MAX_TRIGGERS, shape_problems
+from specs.json_limits import MAX_EDGES, MAX_NODES, MAX_TRIGGERS
 from specs.options import read_options, read_timeout
 from specs.react_flow import NODE_FIELDS
-from specs.reading import Fields, Report, kind_of, shown
+from specs.reading import Fields, shown
 from specs.undoing import Undoing, nodes_of
 from specs.wiring import Wiring
 
@@ -65,13 +66,7 @@ class GraphDialect:
         return type(document) is dict and ("nodes" in document or "edges" in document)
 
     def compile(self, document: Json, types: TaskTypes) -> Compiled:
-        report = Report()
-        shape_problems(document, report)
-        if not report.problems:
-            if type(document) is dict:
-                return _Graph(Fields(document, "", report), types).compile()
-            report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
-        return Compiled(None, problems=report.finish())
+        return read_document(document, lambda fields: _Graph(fields, types).compile())
 
 
 @dataclass(slots=True)
@@ -116,22 +111,17 @@ class _Graph:
             return
         if not nodes and type(document.values.get("nodes")) is list:
             document.problem("nodes", "empty", "A workflow needs at least one node.")
-        for index, value in enumerate(nodes):
-            self.read_node(value, f"/nodes/{index}", index)
+        for index, fields in document.objects(nodes, "nodes", "A node"):
+            self.read_node(fields, index)
 
-    def read_node(self, value: Json, pointer: str, index: int) -> None:
-        report = self.document.report
-        if type(value) is not dict:
-            report.add(pointer, "wrong_type", f"A node is an object, but this is {kind_of(value)}.")
-            return
-        fields = Fields(value, pointer, report)
+    def read_node(self, fields: Fields, index: int) -> None:
         fields.only(_NODE, NODE_FIELDS)
         name, type_name = read_id(fields, "id"), fields.text("type", required=True)
         parent = fields.text("parentId") or fields.text("parentNode")
         # A node whose id is unusable is still read, so that all its problems are told at once.
         step = Step(name or f"#{index}", type_name or "", index, fields, parent=parent)
         if type_name is not None:
-            config = value.get("config")
+            config = fields.values.get("config")
             config_at = fields.at("config")
             self.reader.fill(
                 step,

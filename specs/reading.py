@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -104,6 +104,19 @@ class Fields:
 
     def at(self, name: str) -> str:
         return step_into(self.pointer, name)
+
+    def objects(self, values: Json, name: str, what: str) -> Iterator[tuple[int, Fields]]:
+        """The objects that the member `name` holds, read by now as `values`: an array of them, or
+        one by itself. What is no object is reported; `what` is what it should have been.
+        """
+        at, several = self.at(name), type(values) is list
+        for index, value in enumerate(values if several else [values]):
+            place = f"{at}/{index}" if several else at
+            if type(value) is dict:
+                yield index, Fields(value, place, self.report)
+            else:
+                message = f"{what} is an object, but this is {kind_of(value)}."
+                self.report.add(place, "wrong_type", message)
 
     def has(self, name: str) -> bool:
         return self.values.get(name) is not None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from permaflow.plan import ROOT, Compensation, Json, Node, OnUnknown, Question, Task
 from specs.documents import Place, Reader, Step, read_id
 from specs.options import read_retry, read_timeout
-from specs.reading import Fields, kind_of, shown
+from specs.reading import Fields, shown
 from specs.triggers import KINDS
 from specs.work import INLINE
 
@@ -85,22 +85,14 @@ class Undoing:
     def of_document(self, document: Fields, steps: Mapping[str, Step]) -> dict[str, Step]:
         """Reads `on_failure`: the tasks by id, in order."""
         value = document.values.get("on_failure")
-        at = document.at("on_failure")
         if value is None:
             return {}
-        many = value if type(value) is list else [value]
-        if len(many) > MAX_HANDLERS:
+        if type(value) is list and len(value) > MAX_HANDLERS:
             message = f"`on_failure` may have {MAX_HANDLERS} tasks."
             document.problem("on_failure", "too_large", message)
             return {}
         found: dict[str, Step] = {}
-        for index, each in enumerate(many):
-            place = f"{at}/{index}" if type(value) is list else at
-            if type(each) is not dict:
-                message = f"A task is an object, but this is {kind_of(each)}."
-                document.report.add(place, "wrong_type", message)
-                continue
-            fields = Fields(each, place, document.report)
+        for index, fields in document.objects(value, "on_failure", "A task"):
             fields.only(self._known | {self._name}, {"name", "description"})
             key = self._name
             name = read_id(fields, key) if fields.has(key) else f"on_failure_{index + 1}"

@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from permaflow.plan import Compiled, Json, Plan, TaskTypes
-from specs.documents import Reader, Step, check_between
-from specs.json_limits import MAX_NODES, shape_problems
-from specs.reading import Fields, Report, kind_of
+from specs.documents import Reader, Step, check_between, read_document
+from specs.json_limits import MAX_NODES
+from specs.reading import Fields, kind_of
 from specs.steps.events import read_event
 from specs.steps.options import decoded, read_milliseconds, read_retry_policy
 from specs.steps.sequence import FALLS_BACK, HANDLING, STOPS, Link, connect
@@ -78,13 +78,7 @@ class StepsDialect:
         return type(document) is dict and ("triggerEvent" in document or "steps" in document)
 
     def compile(self, document: Json, types: TaskTypes) -> Compiled:
-        report = Report()
-        shape_problems(document, report)
-        if not report.problems:
-            if type(document) is dict:
-                return _Steps(Fields(document, "", report), types).compile()
-            report.add("", "wrong_type", f"A workflow is an object, not {kind_of(document)}.")
-        return Compiled(None, problems=report.finish())
+        return read_document(document, lambda fields: _Steps(fields, types).compile())
 
 
 @dataclass(slots=True)
@@ -141,13 +135,7 @@ class _Steps:
             document.problem(name, "too_large", f"A workflow may have {MAX_NODES:,} steps.")
             return []
         links: list[Link] = []
-        for index, value in enumerate(listed):
-            place = f"{document.at(name)}/{index}"
-            if type(value) is not dict:
-                message = f"A step is an object, but this is {kind_of(value)}."
-                document.report.add(place, "wrong_type", message)
-                continue
-            fields = Fields(value, place, document.report)
+        for index, fields in document.objects(listed, name, "A step"):
             link = reader.read(fields, index, f"{prefix}_{index}", self.links)
             links.append(link)
             self.links.setdefault(link.step.id, link)
@@ -155,18 +143,15 @@ class _Steps:
 
     def read_handlers(self, reader: StepReader) -> dict[str, Step]:
         document = self.document
-        value, at = decoded(document, "onFailure"), document.at("onFailure")
+        value = decoded(document, "onFailure")
         if value is None:
             return {}
-        listed = value if type(value) is list else [value]
-        if len(listed) > MAX_HANDLERS:
+        if type(value) is list and len(value) > MAX_HANDLERS:
             message = f"`onFailure` may have {MAX_HANDLERS} actions."
             document.problem("onFailure", "too_large", message)
             return {}
-        several = type(value) is list
-        return reader.read_handlers(
-            listed, lambda index: f"{at}/{index}" if several else at, self.links
-        )
+        actions = document.objects(value, "onFailure", "An action")
+        return reader.read_handlers(actions, self.links)
 
 
 def read_listed(fields: Fields, name: str, *, required: bool = False) -> list[Json] | None:

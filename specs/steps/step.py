@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from permaflow.plan import Compensation, Expression, Json, OnUnknown, Retry, Task
 from specs.branching import read_expression
 from specs.documents import Reader, Step, read_id
 from specs.expressions import Names, Truth, read_formula
-from specs.reading import Fields, kind_of, shown
+from specs.reading import Fields, shown
 from specs.steps.actions import (
     NOT_IN_A_ROW,
     RECORD,
@@ -124,19 +124,14 @@ class StepReader:
             )
 
     def read_handlers(
-        self, listed: list[Json], place: Callable[[int], str], links: Mapping[str, Link]
+        self, actions: Iterable[tuple[int, Fields]], links: Mapping[str, Link]
     ) -> dict[str, Step]:
         """The actions of `onFailure`, by id, in their order. Nobody knows which steps have been, so
         none of them says which record is meant.
         """
         self.last.clear()
         found: dict[str, Step] = {}
-        for index, value in enumerate(listed):
-            if type(value) is not dict:
-                message = f"An action is an object, but this is {kind_of(value)}."
-                self.reader.report.add(place(index), "wrong_type", message)
-                continue
-            fields = Fields(value, place(index), self.reader.report)
+        for index, fields in actions:
             fields.only(_ALONE | {"id"})
             default = f"on_failure_{index + 1}"
             name = self._id(fields, default, {*links, *found})
