@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 from permaflow import field
@@ -16,6 +17,19 @@ async def _cities(values: Mapping[str, Json], sources: DataSources) -> Sequence[
     return [Option(f"{values['country']}-1", "The first")]
 
 
+BLOCKED = threading.Event()
+"""A plug-in that blocks goes on once this is set."""
+
+
+async def _blocking(values: Mapping[str, Json], sources: DataSources) -> Sequence[Option]:
+    BLOCKED.wait(60)
+    return [Option("free")]
+
+
+async def _places(values: Mapping[str, Json], sources: DataSources) -> Sequence[Option]:
+    return [Option(f"at {source.value}") for source in await sources.datasources()]
+
+
 async def _broken(values: Mapping[str, Json], sources: DataSources) -> Sequence[Option]:
     raise RuntimeError("secret words of a plug-in")
 
@@ -26,6 +40,8 @@ class Sync(Form):
     country: str = field.select("Country", options=["de", "fr"], required=True)
     city: str | None = field.combobox("City", get_options=_cities, depends_on=["country"])
     broken: str | None = field.combobox("Broken", get_options=_broken)
+    blocking: str | None = field.combobox("Blocking", get_options=_blocking)
+    place: str | None = field.combobox("Place", get_options=_places)
     datasourceId: str | None = field.combobox("Data source", options_source="datasources")
     row: dict[str, Json] | None = field.single_row_update("Record")
     match: dict[str, Json] = field.match_builder("Match", datasource="datasourceId")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Path
@@ -10,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from permaflow.errors import ConnectorError, ContractError, NotFoundError, PermaflowError
-from permaflow.forms import Option, hinted, options_of
+from permaflow.forms import DataSources, Hint, Option, hinted, options_of
 from permaflow.integration import Integration
 from pipeline.catalogue import Block, Catalogue
 from pipeline.gateway.answers import answer
-from pipeline.gateway.auth import caller_of
+from pipeline.gateway.auth import ADMIN, caller_of
 from pipeline.gateway.bodies import read
 from pipeline.gateway.datasources import OrgDataSources
+from pipeline.gateway.foreign import Foreign, FromAfar
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
 from pipeline.gateway.shapes_catalogue import (
@@ -32,6 +34,7 @@ from pipeline.gateway.shapes_catalogue import (
 )
 
 ROOT = "/workflows/v1/catalogue"
+READS_RECORDS = "records:read"
 LONGEST = 10.0
 """Seconds that options may take to be made."""
 
@@ -44,6 +47,7 @@ class CatalogueDoor:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._catalogue: Catalogue = ports.catalogue
+        self._foreign = Foreign()
 
     async def list_blocks(self, request: Request) -> Response:
         """Every block by name, without its schemas, and the integrations. Broken plug-ins are left
@@ -60,17 +64,19 @@ class CatalogueDoor:
 
     async def list_options(self, request: Request, name: Name, field: str) -> Response:
         """What may be chosen in a field, given the values of the other fields. There is nothing
-        while a field that the options depend on is unset."""
+        while a field that the options depend on is unset. What the data sources have is for who may
+        read records, too."""
         body = await read(request, OptionsBody, self._ports.settings.max_document_bytes)
         await self._find(name)
         model = self._catalogue.config_model(name)
-        if field not in {key for key, _, _ in hinted(model)}:
+        hint = next((hint for key, _, hint in hinted(model) if key == field), None)
+        if hint is None:
             raise NotFoundError(f"`{name}` has no field {field!r} with options.")
-        org = caller_of(request).org
-        sources = OrgDataSources(org, self._ports.pool, await self._ports.tables.of(org))
+        sources = await self._sources(request)
         try:
-            async with asyncio.timeout(LONGEST):
-                found = await options_of(model, field, body.config, sources)
+            found = await self._options(hint, model, field, body, sources)
+        except Refusal:
+            raise
         except ConnectorError:
             raise _failed(name, field, "a data source cannot be reached") from None
         except PermaflowError:
@@ -81,11 +87,43 @@ class CatalogueDoor:
             raise _failed(name, field, type(error).__name__) from error
         return answer(OptionsView(options=[_option(each) for each in found]))
 
+    async def _options(
+        self, hint: Hint, model: object, field: str, body: OptionsBody, sources: DataSources
+    ) -> tuple[Option, ...]:
+        """What a plug-in makes in its own thread, and all else here."""
+        if hint.get_options is None:
+            async with asyncio.timeout(LONGEST):
+                return await options_of(model, field, body.config, sources)
+        afar = FromAfar(sources, asyncio.get_running_loop())
+        return await self._foreign.run(lambda: options_of(model, field, body.config, afar), LONGEST)
+
+    async def _sources(self, request: Request) -> DataSources:
+        caller = caller_of(request)
+        if not caller.scopes & {READS_RECORDS, ADMIN}:
+            return _Closed()
+        tables = await self._ports.tables.of(caller.org)
+        return OrgDataSources(caller.org, self._ports.pool, tables)
+
     async def _find(self, name: str) -> Block:
         try:
             return await asyncio.to_thread(self._catalogue.get, name)
         except ContractError as error:
             raise Refusal(409, "broken_plugin", str(error)) from error
+
+
+class _Closed:
+    """The data sources for somebody who may not read records."""
+
+    async def datasources(self) -> Sequence[Option]:
+        raise _forbidden()
+
+    async def attributes(self, datasource: str) -> Sequence[Option]:
+        raise _forbidden()
+
+
+def _forbidden() -> Refusal:
+    detail = f"To see which data sources there are needs the scope `{READS_RECORDS}`."
+    return Refusal(403, "missing_scope", detail)
 
 
 def _failed(name: str, field: str, reason: str) -> Refusal:

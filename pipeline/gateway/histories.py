@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 import orjson
@@ -78,7 +79,7 @@ class Histories:
         items = await self._loop_items(run, rows)
         entries = [row.entries for row in rows]
         values = (program, run.id, trigger_input, run.trigger_node, entries, items)
-        return await apart(len(rows), folded, *values)
+        return await asyncio.to_thread(folded, *values)
 
     async def _loop_items(self, run: Run, rows: list[JournalRow]) -> dict[str, Json]:
         refs = loop_refs(row.entries for row in rows)

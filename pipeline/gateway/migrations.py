@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import monotonic
 from uuid import UUID
 
 from starlette.requests import Request
@@ -32,6 +34,7 @@ from pipeline.gateway.shapes import (
 from pipeline.store import audit, controls, runs, workflows
 from pipeline.store.controls import PAUSABLE
 from pipeline.store.database import Connection
+from pipeline.store.keys import Caller
 from pipeline.store.runs import Run, RunFilter
 
 MOST_AT_ONCE = 500
@@ -55,7 +58,8 @@ class Migrations:
         body = validate(MigrateBody, parse_json(raw, 10_000)) if raw.strip() else MigrateBody()
         run = await self._ports.pool.run_as(caller.org, runs.get, caller.org, run_id)
         version = body.version or await self._current(caller.org, run.workflow_id)
-        found = await self._migrate(run, version, name_of(caller), dry=body.dry_run)
+        async with self._ports.turns.turn(caller.org):
+            found = await self._migrate(run, version, name_of(caller), dry=body.dry_run)
         if found:
             reasons = [Problem("", "does_not_fit", each.reason) for each in found]
             message = f"The run cannot go on by version {version}: {found[0].reason}"
@@ -66,22 +70,35 @@ class Migrations:
     async def migrate_runs(self, request: Request, workflow_id: UUID) -> Response:
         """Let the open runs of a workflow go on by its current version, those that can.
 
-        Looks at 500 of them at most; `has_more` says whether there are others.
+        Looks at 500 of them at most, newest first, and no longer than PERMAFLOW_DRY_RUN_TIMEOUT.
+        `has_more` says whether there may be others, which `before: next_before` goes on with.
         """
         caller = caller_of(request)
         raw = await read_bytes(request, 10_000)
         value = parse_json(raw, 10_000) if raw.strip() else {}
         body = validate(MigrateRunsBody, value)
+        async with self._ports.turns.turn(caller.org):
+            return answer(await self._migrate_some(caller, workflow_id, body))
+
+    async def _migrate_some(
+        self, caller: Caller, workflow_id: UUID, body: MigrateRunsBody
+    ) -> MigrationView:
+        until = monotonic() + self._ports.settings.dry_run_timeout
         version = await self._current(caller.org, workflow_id)
         wanted = RunFilter(workflow_id=workflow_id, statuses=PAUSABLE)
-        before: UUID | None = None
-        migrated, checked, refused, more = 0, 0, list[RefusedMigration](), True
-        while more and checked < MOST_AT_ONCE:
+        before, more, ended = body.before, True, False
+        migrated, checked, refused = 0, 0, list[RefusedMigration]()
+        while more and not ended:
             page = await self._ports.pool.run_as(
                 caller.org, runs.find, caller.org, wanted, before=before, limit=PAGE
             )
             more = len(page) == PAGE
             for run in page:
+                # However long one takes, every request gets on by one at least.
+                ended = checked >= MOST_AT_ONCE or (checked > 0 and monotonic() > until)
+                if ended:
+                    more = True
+                    break
                 before = run.id
                 if run.version == version or body.from_version not in (None, run.version):
                     continue
@@ -93,15 +110,15 @@ class Migrations:
                     refused.append(
                         RefusedMigration(run_id=run.id, version=run.version, reasons=reasons)
                     )
-        return answer(
-            MigrationView(
-                version=version,
-                dry_run=body.dry_run,
-                checked=checked,
-                migrated=migrated,
-                refused=refused,
-                has_more=more,
-            )
+            ended = ended or monotonic() > until
+        return MigrationView(
+            version=version,
+            dry_run=body.dry_run,
+            checked=checked,
+            migrated=migrated,
+            refused=refused,
+            has_more=more,
+            next_before=before if more else None,
         )
 
     async def _current(self, org: UUID, workflow_id: UUID) -> int:
@@ -147,7 +164,8 @@ class Migrations:
             after = await self._histories.state(run, rows, new, data)
         except (KeyError, AssertionError, AttributeError):  # it speaks of what is not there
             after = None
-        return differences(state, after, new), rows[-1].seq if rows else 0
+        found = await asyncio.to_thread(differences, state, after, new)
+        return found, rows[-1].seq if rows else 0
 
     async def _program(self, run: Run, version: int) -> Program:
         documents = self._ports.documents

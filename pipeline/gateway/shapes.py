@@ -235,13 +235,14 @@ class MigrateBody(Body):
 class MigrateRunsBody(Body):
     """Which open runs of a workflow are to go over to its current version: those of `from`, or all.
 
-    With `dry_run` nothing is changed.
+    With `dry_run` nothing is changed. `before` goes on where an answer had its `next_before`.
     """
 
     model_config = ConfigDict(populate_by_name=True)
 
     from_version: Annotated[Version | None, Field(alias="from")] = None
     dry_run: bool = False
+    before: Annotated[UUID, Field(strict=False)] | None = None
 
 
 class RefusedMigration(View):
@@ -261,6 +262,7 @@ class MigrationView(View):
     migrated: int
     refused: list[RefusedMigration]
     has_more: bool
+    next_before: UUID | None = None
 
 
 class CancelBody(Body):

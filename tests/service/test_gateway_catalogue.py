@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from pipeline.settings import Settings
+from tests import catalogue_forms
 from tests.fix_gateway import Doors, by_hand, graph, save
 
 CATALOGUE = "/workflows/v1/catalogue"
@@ -164,6 +166,56 @@ async def test_what_is_not_there_is_a_404_and_what_fails_keeps_its_secrets(
     failed = await door.post(f"{CATALOGUE}/geo/sync/options/broken", json=body)
     assert (failed.status_code, failed.json()["code"]) == (502, "options_failed")
     assert "secret" not in failed.text
+
+
+async def test_what_a_plug_in_makes_of_the_data_sources_comes_from_them(
+    door: httpx.AsyncClient,
+) -> None:
+    await door.post("/records/v1/orders", json={"data": {"amount": 1}})
+    found = [option["value"] for option in await options(door, "place", {})]
+    assert "at orders" in found
+
+
+async def test_data_sources_are_for_who_may_read_records(doors: Doors) -> None:
+    reader = await doors("workflows:read")
+    for field, config in (
+        ("datasourceId", {}),
+        ("row", {"datasourceId": "orders"}),
+        ("place", {}),
+    ):
+        refused = await reader.post(
+            f"{CATALOGUE}/geo/sync/options/{field}", json={"config": config}
+        )
+        assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
+        assert "`records:read`" in refused.json()["detail"]
+    assert await options(reader, "city", {"country": "de"}) != []
+    both = await doors("workflows:read", "records:read")
+    assert await options(both, "place", {}) == []
+
+
+async def test_a_plug_in_that_blocks_keeps_nobody_else_waiting(
+    door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.gateway.catalogue.LONGEST", 0.2)
+    monkeypatch.setattr("pipeline.gateway.foreign.MOST_THREADS", 1)
+    catalogue_forms.BLOCKED.clear()
+    path = f"{CATALOGUE}/geo/sync/options"
+    try:
+        slow = asyncio.create_task(door.post(f"{path}/blocking", json={"config": {}}))
+        assert (await door.get(f"{CATALOGUE}/action_http")).status_code == 200
+        answer = await slow
+        assert (answer.status_code, answer.json()["code"]) == (502, "options_failed")
+        assert "too long" in answer.json()["detail"]
+        busy = await door.post(f"{path}/city", json={"config": {"country": "de"}})
+        assert (busy.status_code, busy.json()["code"]) == (503, "busy")
+    finally:
+        catalogue_forms.BLOCKED.set()
+    monkeypatch.setattr("pipeline.gateway.catalogue.LONGEST", 60)
+    body = {"config": {"country": "de"}}
+    async with asyncio.timeout(60):
+        while (again := await door.post(f"{path}/city", json=body)).status_code == 503:
+            pass
+    assert again.status_code == 200
 
 
 async def test_the_catalogue_needs_the_right_to_read_workflows(doors: Doors) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+import pytest
 
 from pipeline.core.entries import Continued, Dispatched, Paused, Reopened, Resumed
+from pipeline.outputs import folded
 from pipeline.store import controls, keys, runs, stats
 from tests.fix_engine import Engine, graph, start_engine, task
 from tests.fix_gateway import RUNS
@@ -475,6 +479,46 @@ async def test_the_open_runs_of_a_workflow_go_over_those_that_can(
     versions = [(await told(served, run))["version"] for run in runs_of]
     assert versions == [2, 2, 1, 1]
     assert (await served.post(path, json={"from": 7})).json()["checked"] == 0
+
+
+async def test_the_runs_of_a_workflow_go_over_bit_by_bit_and_off_the_loop(
+    served: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+
+    def watched(*args: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return folded(*args)
+
+    monkeypatch.setattr("pipeline.gateway.histories.folded", watched)
+    document = graph(delay("wait"), edges=["t>wait"])
+    first = await started(served, document, {})
+    runs_of = [first]
+    for _ in range(2):
+        body = {"workflow_id": first["workflow_id"], "trigger_data": {}}
+        runs_of.append((await served.post(RUNS, json=body)).json())
+    for run in runs_of:
+        await engine.until(run["id"], "waiting")
+    await save_version(served, first, graph(delay("wait", "2h"), edges=["t>wait"]))
+    path = f"/workflows/v1/definitions/{first['workflow_id']}/migrate-runs"
+    # None of them fits, and each is looked at once all the same.
+    hours = itertools.count(step=3600.0)
+    for name, value in (("MOST_AT_ONCE", 1), ("monotonic", lambda: next(hours))):
+        monkeypatch.setattr(f"pipeline.gateway.migrations.{name}", value)
+        seen: list[str] = []
+        body = {}
+        for _ in range(5):
+            told_of = (await served.post(path, json=body)).json()
+            seen += [each["run_id"] for each in told_of["refused"]]
+            if not told_of["has_more"]:
+                break
+            assert told_of["checked"] == 1
+            body = {"before": told_of["next_before"]}
+        assert (told_of["has_more"], told_of["next_before"]) == (False, None)
+        assert seen == [run["id"] for run in reversed(runs_of)]
+        monkeypatch.setattr("pipeline.gateway.migrations.MOST_AT_ONCE", 500)
+    assert threads
+    assert threading.main_thread().name not in threads
 
 
 async def test_a_run_that_has_ended_does_not_go_over(
