@@ -194,6 +194,9 @@ def migrate_runs(
         int | None, typer.Option("--from", min=1, help="Only runs of this version.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which can.")] = False,
+    before: Annotated[
+        str | None, typer.Option(help="Go on where a call stopped: with the run that it named.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Let open runs go on by the current version, those that can.
@@ -212,6 +215,8 @@ def migrate_runs(
             body: dict[str, Any] = {"dry_run": dry_run}
             if version is not None:
                 body["from"] = version
+            if before is not None:
+                body["before"] = before
             found: dict[str, Any] = await api.call("POST", path, body)
             return found
 
@@ -225,7 +230,7 @@ def migrate_runs(
     done = "can go over" if dry_run else "went over"
     note(f"{found['migrated']} of {found['checked']} runs {done} to version {found['version']}.")
     if found["has_more"]:
-        note("There are more open runs than one call looks at.")
+        note(f"There are more runs to look at: go on with --before {found['next_before']}")
 
 
 def _show(found: dict[str, Any]) -> None:
