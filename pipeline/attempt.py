@@ -41,6 +41,9 @@ from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
 Result = StepDone | StepFailed | StepParked
 
+AGAIN = 5.0
+"""Seconds that a task has to clean up after its timeout, before it is cancelled again."""
+
 
 class OpenSecrets(Secrets, Protocol):
     """Secrets that know which of them were asked for."""
@@ -94,14 +97,19 @@ async def _attempt(
 ) -> Result:
     running = asyncio.current_task()
     assert running is not None
-    late = False
+    loop = asyncio.get_running_loop()
+    late = 0
+    handle: asyncio.TimerHandle
 
     def stop() -> None:
-        nonlocal late
-        late = True
+        nonlocal late, handle
+        late += 1
         running.cancel()
+        # A cancellation may get lost on its way: `asyncio.wait_for` drops one that comes just as
+        # what it waits for does.
+        handle = loop.call_later(AGAIN, stop)
 
-    handle = asyncio.get_running_loop().call_later(dispatch.timeout, stop)
+    handle = loop.call_later(dispatch.timeout, stop)
     try:
         try:
             parsed = task_type.config.model_validate(config)
@@ -109,22 +117,32 @@ async def _attempt(
             return failed(dispatch, "invalid_config", _explain(error), retryable=False)
         context = _context(dispatch, org, services, lines, secrets)
         verdict = await task_type.run(parsed, context)
+        if late and isinstance(verdict, Retry):
+            return _timed_out(dispatch)
         return judged(dispatch, redacted(verdict, secrets.used))
     except asyncio.CancelledError as error:
         if late:
-            running.uncancel()
-            message = f"It took longer than its {dispatch.timeout:g} seconds."
-            return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
+            return _timed_out(dispatch)
         if running.cancelling():
             raise
         # Nobody cancelled it: it awaited what somebody did.
         return crashed(dispatch, error, secrets.used)
     except PermaflowError as error:
+        if late:
+            return _timed_out(dispatch)
         return judged(dispatch, redacted(failure(error), secrets.used))
     except (Exception, SystemExit) as error:
-        return crashed(dispatch, error, secrets.used)
+        return _timed_out(dispatch) if late else crashed(dispatch, error, secrets.used)
     finally:
         handle.cancel()
+        for _ in range(late):
+            running.uncancel()
+
+
+def _timed_out(dispatch: Dispatch) -> Result:
+    """Whatever else was wrong with a task that was told to stop, it had taken too long."""
+    message = f"It took longer than its {dispatch.timeout:g} seconds."
+    return failed(dispatch, "timeout", message, retryable=True, timed_out=True)
 
 
 def crashed(dispatch: Dispatch, error: BaseException, secrets: Sequence[str] = ()) -> Result:

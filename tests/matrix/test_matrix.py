@@ -59,6 +59,9 @@ def test_a_node_in_a_situation(results: Results, cell: Cell) -> None:
             assert came.status == "cancelled", came
         case Situation.RETRYABLE:
             assert came.step["attempts"] >= 2, came
+            if cell.vertex == RUNNER and cell.reaches:
+                assert came.asked >= 2
+                assert len(came.keys) == 1
         case Situation.KILLED:
             assert came.in_time, "the kill came too late to tell anything"
             if cell.vertex == RUNNER and cell.reaches:
