@@ -25,7 +25,7 @@ from pipeline.bus.jetstream import JetStreamBus, connect
 from pipeline.bus.port import Message
 from pipeline.ops import Ops, OpsServer, open_socket
 from pipeline.settings import Settings
-from pipeline.store import dead_letters, stats, versions
+from pipeline.store import dead_letters, migrate, stats, versions
 from pipeline.store.database import Database
 from pipeline.store.session import Connection, Session
 from pipeline.store.session import connect as connect_database
@@ -170,6 +170,7 @@ async def _parts(vertex: str, settings: Settings) -> AsyncIterator[Parts]:
         )
         stack.push_async_callback(database.close)
         stack.push_async_callback(bus.close)
+        await migrate.check(settings.database_url)
 
         async def check_bus() -> str | None:
             return None if bus.connected else "not connected to NATS"

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     # Doors
     http_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     http_port: int = Field(3000, ge=0, le=65535, description="Port of the gateway; 0 picks one.")
+    http_connections: int = Field(
+        10_000,
+        ge=1,
+        description="Connections that a gateway process has open at once; fewer where the system "
+        "allows it fewer open files. One more takes the place of one that waits for a request.",
+    )
     public_url: str = Field(
         "",
         description="Address under which people reach the gateway; links to documents, links that "

@@ -42,6 +42,9 @@ NO_STEPS: Mapping[str, Step] = {}
 
 _ID = re.compile(r"[^\x00-\x1f\x7f/#\[\]{}\"'\\]{1,128}")
 
+_VISIT = re.compile(r"@\d+")
+"""What the engine puts behind the name of a loop that a goto has opened again."""
+
 Place = Callable[[str], str]
 """From a pointer within a step's config to the pointer within the document."""
 
@@ -117,6 +120,14 @@ def read_id(fields: Fields, name: str) -> str | None:
             "bad_id",
             f"{shown(value)} cannot name a step: up to 128 characters, without spaces at the "
             "ends and without / # [ ] { } quotes and backslashes.",
+        )
+        return None
+    if value is not None and _VISIT.fullmatch(value[value.rfind("@") :]):
+        fields.problem(
+            name,
+            "bad_id",
+            f"{shown(value)} cannot name a step: a name does not end in `@` and a number, because "
+            "the later visits of a step are called so.",
         )
         return None
     return value

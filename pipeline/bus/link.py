@@ -14,7 +14,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from permaflow.errors import BusError, BusUnavailableError
 from pipeline import telemetry
@@ -26,6 +26,7 @@ RETRY_MOST = 0.5
 PING_EVERY = 5.0
 CONNECT_TIMEOUT = 5.0
 MANY_SUBJECTS = 10_000
+NATS_PORT = 4222
 
 
 def credentials(url: str) -> dict[str, str]:
@@ -52,6 +53,16 @@ def connect_line(url: str, name: str) -> bytes:
         **credentials(url),
     }
     return b"CONNECT " + json.dumps(options).encode() + b"\r\n"
+
+
+def _parts(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"nats://{url}")
+
+
+def _address(url: str) -> str:
+    """Where a server is, without its credentials."""
+    parts = _parts(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or NATS_PORT}"
 
 
 class _Socket(asyncio.Protocol):
@@ -259,13 +270,14 @@ class Link:
                 continue
             self._up(socket)
             return socket
-        where = ", ".join(urlsplit(url).hostname or "?" for url in self.servers)
+        where = ", ".join(map(_address, self.servers))
         raise BusUnavailableError(f"NATS at {where} cannot be reached: {reason}.")
 
     async def _greet(self, socket: _Socket) -> None:
-        parts = urlsplit(socket.url if "://" in socket.url else f"nats://{socket.url}")
+        parts = _parts(socket.url)
         host = parts.hostname or "localhost"
-        transport, _ = await self.loop.create_connection(lambda: socket, host, parts.port or 4222)
+        port = parts.port or NATS_PORT
+        transport, _ = await self.loop.create_connection(lambda: socket, host, port)
         info = await socket.info
         if parts.scheme == "tls" or info.get("tls_required"):
             context = self.tls or ssl.create_default_context()

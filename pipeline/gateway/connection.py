@@ -2,12 +2,14 @@
 
 A body is limited by whoever reads it (`bodies.py`). Its head, which anybody may send, is limited
 here: in size (431) and in the time it takes, which also ends connections that say nothing at all.
+So is the number of connections: one too many takes the place of the one that has waited for a
+request for the longest, and gets 503 if all are at work.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,12 +25,34 @@ _TOO_LARGE = (
 )
 
 
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
+    b"content-length: 0\r\n\r\n"
+)
+
+
+def limited(most: int) -> type[Connection]:
+    """The connections of one server: at most so many at a time."""
+
+    class Limited(Connection):
+        pass
+
+    Limited.most = most
+    Limited.idle = {}
+    return Limited
+
+
 class _TooLargeError(Exception):
     """The parser hands this on as an error of its own."""
 
 
 class Connection(HttpToolsProtocol):
-    """Closes what sends too large a head, or too slow a one."""
+    """Closes what sends too large a head, or too slow a one. `idle` are those of a server that have
+    no request at work, in the order in which they became so.
+    """
+
+    most: ClassVar[int] = 10_000
+    idle: ClassVar[dict[Connection, None]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,9 +62,15 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most and not self._make_room():
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
         self._wait()
+        self.idle[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.idle.pop(self, None)
         self._wait_no_more()
         super().connection_lost(exc)
 
@@ -65,15 +95,29 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self.idle.pop(self, None)
         self._wait_no_more()
         self._unparsed = 0
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        if not self.pipeline and not self.transport.is_closing():
+            self.idle[self] = None
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         if self._size > MAX_HEAD:
             self._refuse()
         else:
             super().send_400_response(msg)
+
+    def _make_room(self) -> bool:
+        for other in self.idle:
+            del self.idle[other]
+            self.connections.discard(other)
+            other.transport.abort()
+            return True
+        return False
 
     def _grow(self, size: int) -> None:
         self._size += size

@@ -11,6 +11,7 @@ asked. One process; to have more, start more.
 
 from __future__ import annotations
 
+import resource
 import socket
 
 import uvicorn
@@ -18,7 +19,7 @@ import uvicorn
 from permaflow.task_types import TaskTypeRegistry
 from pipeline.bus.port import Bus
 from pipeline.gateway.app import Application
-from pipeline.gateway.connection import Connection
+from pipeline.gateway.connection import limited
 from pipeline.gateway.ports import open_ports
 from pipeline.ops import Ops, QuietServer, open_socket
 from pipeline.settings import Settings
@@ -30,6 +31,18 @@ LONGEST_GOODBYE = 8
 
 LARGEST_MESSAGE = 10_000
 """Bytes that a client may say in one message of a WebSocket."""
+
+
+_OTHER_FILES = 100
+"""Open files of the process that are no connections of clients."""
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as wanted, or as the system lets a process have open files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, files - _OTHER_FILES))
 
 
 class Gateway:
@@ -46,7 +59,7 @@ class Gateway:
         )
         config = uvicorn.Config(
             self.application.asgi,
-            http=Connection,
+            http=limited(_most_connections(settings.http_connections)),
             ws="websockets-sansio",
             ws_max_size=LARGEST_MESSAGE,
             ws_per_message_deflate=False,

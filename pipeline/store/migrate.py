@@ -107,6 +107,23 @@ async def status(database_url: str, *, folder: Path = _FOLDER) -> Status:
     return Status(tuple(applied), tuple(migration.version for migration in pending))
 
 
+async def check(database_url: str) -> None:
+    """Raises `StoreError` if the database lacks what this version needs of it. A newer version may
+    have migrated it already.
+    """
+    with store_errors():
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as session:
+            applied = await _applied(session)
+    missing = [
+        each.version
+        for each in read_migrations()
+        if each.version not in applied and "_pre_" in each.version
+    ]
+    if missing:
+        lacks = f"the migration {missing[0]}" if applied else "the schema of Permaflow"
+        raise StoreError(f"The database lacks {lacks}. Run `permaflow db migrate`.")
+
+
 def _position(known: Sequence[Migration], until: str | None) -> int:
     if until is None:
         return len(known) - 1

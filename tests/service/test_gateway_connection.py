@@ -9,7 +9,7 @@ import pytest
 from pipeline.gateway import connection
 from pipeline.gateway.connection import MAX_HEAD
 from tests.fix_engine import WITHIN
-from tests.fix_site import RunningSite
+from tests.fix_site import RunningSite, Sites
 
 
 async def said(site: RunningSite, *parts: bytes) -> bytes:
@@ -84,3 +84,61 @@ async def test_a_request_whose_head_has_come_has_time(
             assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
     finally:
         writer.close()
+
+
+LIVE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+Open = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def opened(site: RunningSite, *said: bytes) -> Open:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway.port)
+    for part in said:
+        writer.write(part)
+        await writer.drain()
+    return reader, writer
+
+
+async def status(connection: Open) -> bytes:
+    """The status of the next answer; nothing if the connection was closed without one."""
+    reader, _ = connection
+    async with asyncio.timeout(WITHIN):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return b""
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        return head.split(b" ")[1]
+
+
+async def test_connections_that_wait_for_nothing_make_room_for_those_that_ask(sites: Sites) -> None:
+    async with sites(http_connections=3) as site:
+        asked = await opened(site, LIVE)
+        assert await status(asked) == b"200"
+        silent = [await opened(site) for _ in range(8)]
+        slow = await opened(site, b"GET /livez HTTP/1.1\r\nx: ")
+        late = await opened(site, LIVE)
+        assert await status(late) == b"200"
+        # The first ones had waited for the longest.
+        assert [await status(each) for each in (asked, *silent[:7])] == [b""] * 8
+        late[1].write(LIVE)
+        assert await status(late) == b"200"
+        slow[1].write(b"y\r\nhost: x\r\n\r\n")
+        assert await status(slow) == b"200"
+        for _, writer in (asked, *silent, slow, late):
+            writer.close()
+
+
+async def test_when_all_connections_are_at_work_one_more_is_told_so(sites: Sites) -> None:
+    begun = b"POST /webhooks/workflow/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+    async with sites(http_connections=2) as site:
+        working = [await opened(site, begun) for _ in range(2)]
+        async with asyncio.timeout(WITHIN):
+            while (await status(extra := await opened(site, LIVE))) != b"503":
+                extra[1].close()  # one of the others had not been read yet
+        for each in working:
+            each[1].write(b"{}")
+        assert [await status(each) for each in working] == [b"404", b"404"]
+        extra[1].close()
+        for _, writer in working:
+            writer.close()

@@ -20,6 +20,7 @@ from tests.specs.graphs import START, call, check, graph, loop, only_problem, pa
         (graph([{"id": "a"}]), "/nodes/0", "`type` is missing"),
         (graph([{**START, "id": 5}]), "/nodes/0/id", "must be a string"),
         (graph([{**START, "id": "a/b"}]), "/nodes/0/id", "cannot name a step"),
+        (graph([{**START, "id": "a@1"}]), "/nodes/0/id", "does not end in `@` and a number"),
         (graph([START, START]), "/nodes/1/id", "also the id of node 0"),
         (graph([{"id": "a", "type": "action_htp"}]), "/nodes/0/type", "did you mean `action_http`"),
         (graph([{"id": "a", "type": "logic_agreement"}]), "/nodes/0/type", "There is no type"),
