@@ -1,9 +1,11 @@
 """Bugs to plant in the core, and the hunt that has to find each of them.
 
-    python -m tests.core.mutants [name ...]
+    python -m tests.core.mutants [--compare] [name ...]
 
-plants each bug (or those named) in a process of its own and prints how it was found. A bug is a
-change of the source text; one whose text is no longer there is reported as `gone`.
+plants each bug (or those named) in a process of its own and prints how it was found; with
+`--compare`, by the comparison with the reference interpreters alone, in so many plans as are tried
+before it is given up. A bug is a change of the source text; one whose text is no longer there is
+reported as `gone`.
 """
 
 from __future__ import annotations
@@ -144,6 +146,44 @@ BUGS = (
         "pipeline.core.fold",
         "            run.dropped_steps.append((scope.id, name, state.attempt))",
         "            pass",
+    ),
+    Bug(
+        "a loser that has not begun is let go on",
+        "pipeline.core.decide",
+        "if scope.node(loser).outcome is None:",
+        "if scope.node(loser).phase is not None:",
+    ),
+    Bug(
+        "those who wait for a loser do not hear of it",
+        "pipeline.core.decide",
+        "                self.write(Cancelled(scope.id, loser))\n"
+        "                self._ended(scope, loser)",
+        "                self.write(Cancelled(scope.id, loser))",
+    ),
+    # Jumps and the timeouts of questions.
+    Bug(
+        "a jump opens its target alone",
+        "pipeline.core.fold",
+        "    for name in run.program.descendants(entry.target):\n",
+        "    for name in run.program.descendants(entry.target)[:1]:\n",
+    ),
+    Bug(
+        "those who wait for what made a jump do not hear of it",
+        "pipeline.core.decide",
+        "        self._ended(scope, node.id)\n        self.write(Jumped(",
+        "        self.write(Jumped(",
+    ),
+    Bug(
+        "a question that nobody answered leaves through no port",
+        "pipeline.core.decide",
+        "output, work.timeout_port))",
+        "output))",
+    ),
+    Bug(
+        "a question without a port has not timed out but failed",
+        "pipeline.core.decide",
+        '"timeout", message, timed_out=True)',
+        '"timeout", message)',
     ),
     # Timers and the end.
     Bug(
@@ -453,7 +493,14 @@ def examples_of(module: ModuleType) -> Iterator[Callable[[], None]]:
                 yield test
 
 
-def outcome_of(bug: Bug) -> str:
+def compare(count: int = 3_000) -> None:
+    """Fails if one of `count` plans comes to anything but what the references say."""
+    from tests.core import test_many_plans
+
+    test_many_plans.hunt(count, 1, shrink=False)
+
+
+def outcome_of(bug: Bug, hunt: Callable[[], None] = hunt) -> str:
     """How a bug was found, in a process of its own: the last line of what was raised."""
     planted = Planted(bug)
     if planted.text.count(bug.old) != 1:
@@ -481,9 +528,11 @@ def outcome_of(bug: Bug) -> str:
 def main(names: Sequence[str]) -> None:
     import hypothesis.strategies  # noqa: F401 - once, before the processes part
 
+    by = compare if "--compare" in names else hunt
+    names = [name for name in names if name != "--compare"]
     for bug in BUGS:
         if not names or bug.name in names:
-            print(json.dumps([bug.name, outcome_of(bug)]), flush=True)
+            print(json.dumps([bug.name, outcome_of(bug, by)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,44 @@ PORTS = ("a", "b")
 ALWAYS = Always()
 TRIGGER_INPUT = {"amount": 3}
 
+TRIGGERS = (
+    "trigger_record",
+    "trigger_schedule",
+    "trigger_webhook",
+    "trigger_manual",
+    "trigger_integration",
+)
+TASKS = {
+    "action_http": "http",
+    "action_record": "record",
+    "action_email": "email",
+    "action_integration": "integration",
+    "action_notification": "notification",
+    "code_function": "code",
+    "code_snippet": "snippet",
+}
+"""Task type → its stage."""
+
+TYPES = (
+    *TRIGGERS,
+    *TASKS,
+    "logic_approval",
+    "logic_condition",
+    "logic_delay",
+    "logic_loop",
+    "logic_parallel",
+    "logic_switch",
+    "meta_error",
+    "meta_subworkflow",
+)
+"""All types of nodes; what the dialects make of each is in `specs.work`."""
+
+MOMENTS = {
+    "2030-01-31T09:00:00+01:00": "2030-01-31T08:00:00+00:00",
+    "2024-02-29T23:59:59.5Z": "2024-02-29T23:59:59.500000+00:00",
+}
+"""Times that a delay may wait for, and how it says so."""
+
 
 # --- expressions ----------------------------------------------------------------------------------
 
@@ -84,6 +122,15 @@ class Broken:
 
     def evaluate(self, context: Context) -> Json:
         raise EvaluationError("there is nothing here")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The error that a node is told of. It names no message, so outputs stay small."""
+
+    def evaluate(self, context: Context) -> Json:
+        error = context.get("error")
+        return error and {name: error[name] for name in ("node", "code", "attempt")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,37 +254,77 @@ def _when(draw: st.DrawFn, before: list[str], branches: set[str]) -> When:
 _TESTS = (Constant(True), Constant(False), Even(), Even(), Constant(1), Constant(None), Broken())
 
 
-def _work(draw: st.DrawFn, kinds: Kinds, name: str, deep: bool, seen: tuple[str, ...]) -> Work:
-    kind = draw(st.integers(0, 11))
+_DRAWN = (
+    *TASKS,
+    "logic_approval",
+    "logic_parallel",
+    "logic_condition",
+    "logic_switch",
+    "logic_delay",
+    "logic_delay",
+    "logic_loop",
+    "logic_loop",
+    "meta_subworkflow",
+    "meta_error",
+    "meta_error",
+)
+
+
+def _work(draw: st.DrawFn, kinds: Kinds, kind: str, name: str, seen: tuple[str, ...]) -> Work:
+    """What the dialects make of a node of this type."""
     match kind:
-        case 6:
+        case "logic_parallel":
             return Pass()
-        case 7 | 8:
-            tests = st.sampled_from(_TESTS)
-            cases = tuple((port, draw(tests)) for port in PORTS[: draw(st.integers(1, 2))])
-            return Branch(cases, draw(st.sampled_from((None, "b"))))
-        case 9:
-            return Delay(Constant(draw(st.sampled_from((0, 2.5, "soon")))))
-        case 10 | 11 if not deep:
-            size = st.integers(0, 5)
-            items = draw(
-                st.one_of(
-                    size.map(lambda n: Constant(list(range(n)))),
-                    size.map(lambda n: Constant([{"n": i} for i in range(n)])),
-                    size.map(lambda n: Constant({str(i): i for i in range(n)})),
-                    st.sampled_from((Numbers(), Broken(), Constant("text"))),
-                )
-            )
-            return Loop(
-                items, draw(st.integers(1, 3)), draw(st.booleans()), draw(st.sampled_from((4, 99)))
-            )
+        case "meta_error":
+            return Pass(Told())
+        case "logic_condition":
+            return Branch((("a", draw(st.sampled_from(_TESTS))),), "b")
+        case "logic_switch":
+            cases = tuple((port, draw(st.sampled_from(_TESTS))) for port in PORTS)
+            return Branch(cases, draw(st.sampled_from((None, "b", "c"))))
+        case "logic_delay":
+            return _delay(draw, kinds, name, seen)
+        case "logic_loop":
+            return _loop(draw)
+        case "logic_approval":
+            config = _config(draw, kinds, name, seen)
+            port = draw(st.sampled_from((None, "b")))
+            return Question("approval", config, port, {"decision": port} if port else None)
+        case "meta_subworkflow":
+            return Question("child", _config(draw, kinds, name, seen))
         case _:
-            config: Json = {"node": name, "seen": Seen(seen)} if kinds.views else {"node": name}
-            if draw(st.integers(0, 15)) == 15:
-                config = {"value": [Broken()]}
-            if kind == 5:
-                return Question("person", config, draw(st.sampled_from((None, "b"))))
-            return Task("stage", config)
+            return Task(TASKS[kind], _config(draw, kinds, name, seen))
+
+
+def _delay(draw: st.DrawFn, kinds: Kinds, name: str, seen: tuple[str, ...]) -> Work:
+    match draw(st.integers(0, 3)):
+        case 0:
+            return Delay(Constant(draw(st.sampled_from((0, 2.5, "soon")))))
+        case 1:
+            moment = draw(st.sampled_from((*MOMENTS, "2030-01-31T09:00:00", "tomorrow")))
+            return Delay(until=Constant(moment))
+        case _:
+            port = draw(st.sampled_from((None, "b")))
+            return Question("change", _config(draw, kinds, name, seen), port)
+
+
+def _loop(draw: st.DrawFn) -> Work:
+    size = st.integers(0, 5)
+    items = draw(
+        st.one_of(
+            size.map(lambda n: Constant(list(range(n)))),
+            size.map(lambda n: Constant([{"n": i} for i in range(n)])),
+            size.map(lambda n: Constant({str(i): i for i in range(n)})),
+            st.sampled_from((Numbers(), Broken(), Constant("text"))),
+        )
+    )
+    return Loop(items, draw(st.integers(1, 3)), draw(st.booleans()), draw(st.sampled_from((4, 99))))
+
+
+def _config(draw: st.DrawFn, kinds: Kinds, name: str, seen: tuple[str, ...]) -> Json:
+    if draw(st.integers(0, 15)) == 15:
+        return {"value": [Broken()]}
+    return {"node": name, "seen": Seen(seen)} if kinds.views else {"node": name}
 
 
 def _retry(draw: st.DrawFn) -> Retry:
@@ -250,11 +337,12 @@ def _retry(draw: st.DrawFn) -> Retry:
     )
 
 
-def _on_error(draw: st.DrawFn, kinds: Kinds, siblings: Sequence[str]) -> OnError:
-    kind = draw(st.integers(0, 8))
+def _on_error(draw: st.DrawFn, kinds: Kinds, scope: str, siblings: Sequence[str]) -> OnError:
+    kind = draw(st.integers(0, 9))
     if kind > 6 and kinds.jumps and siblings:
         return Goto(draw(st.sampled_from(siblings)))
-    return STOP if kind == 6 and kinds.stops else CONTINUE
+    stops = kind == 6 or (kind == 5 and scope != ROOT)
+    return STOP if stops and kinds.stops else CONTINUE
 
 
 def _compensation(
@@ -288,26 +376,36 @@ def plans(draw: st.DrawFn, kinds: Kinds = EVERYTHING) -> Plan:
     names = tuple(f"n{i}" for i in range(size))
     loops: dict[str, int] = {}
     held: set[str] = set()
+    types: dict[str, str] = {}
     works: dict[str, Work] = {}
     scopes: dict[str, str] = {}
     if kinds.triggers:
         for i in range(draw(st.integers(0, 2))):
             works[f"t{i}"], scopes[f"t{i}"] = Trigger(), ROOT
+            types[f"t{i}"] = draw(st.sampled_from(TRIGGERS))
     for name in names:
         scope = draw(st.sampled_from((ROOT, ROOT, *loops))) if loops else ROOT
         depth = loops[scope] if scope else 0
-        works[name] = _work(draw, kinds, name, depth >= kinds.depth, names)
-        scopes[name] = scope
+        kind = draw(st.sampled_from(_DRAWN))
+        if kind == "logic_loop" and depth >= kinds.depth:
+            kind = "code_function"
+        works[name] = _work(draw, kinds, kind, name, names)
+        types[name], scopes[name] = kind, scope
         held.add(scope)
         if isinstance(works[name], Loop):
             loops[name] = depth + 1
     for loop in [name for name in loops if name not in held]:
-        works[f"{loop}b"], scopes[f"{loop}b"] = Task("stage", {"seen": Seen(names)}), loop
-    return _assemble(draw, kinds, works, scopes)
+        works[f"{loop}b"], scopes[f"{loop}b"] = Task("code", {"seen": Seen(names)}), loop
+        types[f"{loop}b"] = "code_function"
+    return _assemble(draw, kinds, works, types, scopes)
 
 
 def _assemble(
-    draw: st.DrawFn, kinds: Kinds, works: dict[str, Work], scopes: dict[str, str]
+    draw: st.DrawFn,
+    kinds: Kinds,
+    works: dict[str, Work],
+    types: dict[str, str],
+    scopes: dict[str, str],
 ) -> Plan:
     branches = {name for name, work in works.items() if isinstance(work, Branch | Task | Question)}
     nodes: dict[str, Node] = {}
@@ -317,28 +415,33 @@ def _assemble(
         siblings = [
             n for n, s in scopes.items() if s == scope and not isinstance(works[n], Trigger)
         ]
+        errors = [n for n in siblings if types[n] == "meta_error"]
         when: When = Always() if isinstance(work, Trigger) else _when(draw, before, branches)
-        if kinds.jumps and draw(st.integers(0, 9)) == 9:
-            when = Never()
+        if types[name] == "meta_error" or (kinds.jumps and draw(st.integers(0, 9)) == 9):
+            when = Never()  # only a jump leads there
         cancels: tuple[str, ...] = ()
         if kinds.losers and isinstance(when, AtLeast | Or):
             some = st.lists(st.sampled_from(before), max_size=4, unique=True).map(tuple)
             cancels = draw(st.one_of(st.just(mentions(when)), some))
         nodes[name] = Node(
             id=name,
-            type="test",
+            type=types[name],
             work=work,
             when=when,
             scope=scope,
             retry=_retry(draw) if isinstance(work, Task | Question) else Retry(),
             timeout=draw(st.sampled_from((None, timedelta(seconds=9)))),
-            on_error=_on_error(draw, kinds, siblings),
+            on_error=_on_error(draw, kinds, scope, [*siblings, *errors * 5]),
             cancels=cancels,
             max_visits=draw(st.integers(0, 3)),
             compensation=_compensation(draw, kinds, work, tuple(works)),
             on_unknown=_on_unknown(draw, work),
         )
-    limit = st.sampled_from((1_000_000, 1_000_000, 12)) if kinds.limits else st.just(1_000_000)
+    limit = (
+        st.sampled_from((1_000_000, 1_000_000, 1_000_000, 12, 4))
+        if kinds.limits
+        else st.just(1_000_000)
+    )
     roots = [name for name, scope in scopes.items() if scope == ROOT]
     return Plan(
         nodes=nodes,

@@ -1,7 +1,8 @@
 """What a plan comes to, by recursion: a node's outcome is a function of the outcomes before it.
 
-For plans without jumps and without losers, in which the order of things decides nothing. There is
-no queue here, no event, no state: each node is asked how it ends, and asks those it waits for.
+For plans without jumps, losers and timeouts, in which the order of things decides nothing; for the
+others there is `tests.core.stepwise`. There is no queue here, no event, no state: each node is
+asked how it ends, and asks those it waits for.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from permaflow.plan import (
     When,
 )
 from pipeline.core.events import AttemptDone, AttemptFailed
-from tests.core.plans import TRIGGER_INPUT, Done, Put, Table, output_of
+from tests.core.plans import MOMENTS, TRIGGER_INPUT, Done, Put, Table, output_of
 from tests.core.world import resolution
 
 Where = tuple[str, str]
@@ -132,13 +133,17 @@ class _Scope:
                 case Trigger():
                     chosen = node.id == self.trigger
                     return (Outcome.SUCCESS, None, TRIGGER_INPUT) if chosen else _SKIPPED
-                case Pass():
+                case Pass(output=output):
+                    assert output is None, "only a jump leads to what tells of an error"
                     return Outcome.SUCCESS, None, None
                 case Branch(cases=cases, default=default):
                     for port, test in cases:
                         if test.evaluate(self.context):
                             return Outcome.SUCCESS, port, {"branch": port}
                     return Outcome.SUCCESS, default, {"branch": default}
+                case Delay(until=until) if until is not None:
+                    known = until.evaluate(self.context) in MOMENTS
+                    return (Outcome.SUCCESS, None, None) if known else _FAILED
                 case Delay(duration=duration):
                     assert duration is not None
                     number = isinstance(duration.evaluate(self.context), int | float)

@@ -1,27 +1,51 @@
-"""Twenty thousand random plans against the reference interpreter, on all processors.
+"""Twenty thousand random plans against the reference interpreters, on all processors.
 
-Every plan is played with events that come twice, late and in any order, by processes that die and
-are replaced; what becomes of each node, and of the run, must be what the reference says.
+Every plan is played with events that come twice, late, early and in any order, by processes that
+die and are replaced. What becomes of each node, and of the run, must be entry by entry what the
+interpreter says that is played along; and for the plans in which the order of things decides
+nothing, what the one says that knows of no order.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from permaflow.plan import Plan
-from pipeline.core.events import Event, Woken
+from permaflow.plan import Node, Plan, Question
+from pipeline.core.entries import (
+    Asked,
+    Cancelled,
+    Compensating,
+    Dispatched,
+    Doubted,
+    Entry,
+    Finished,
+    IterationFailed,
+    Jumped,
+    LoopOpened,
+    Retrying,
+    Skipped,
+    Succeeded,
+    Waiting,
+)
+from pipeline.core.events import CancelAsked, Event, TimerFired, Woken
+from pipeline.core.state import RUN_TIMER
 from tests.core.agreement import agree
-from tests.core.plans import ORDERLY, Table, cases
+from tests.core.plans import EVERYTHING, ORDERLY, TYPES, Table, cases
 from tests.core.reference import expect
+from tests.core.stepwise import Stepwise
+from tests.core.test_properties import changes_nothing, nuisance
 from tests.core.world import World
 
 PLANS = 20_000
@@ -31,60 +55,198 @@ WITHIN = 600.0
 MOST_TURNS = 6_000
 SMALLER = replace(ORDERLY, nodes=8)
 """Than those of the other properties, which are fewer."""
+WILD = replace(EVERYTHING, nodes=10)
+
+COMMON = (
+    *TYPES,
+    "agrees whatever the order",
+    "goto",
+    "a loser at work",
+    "a loser not begun",
+    "an iteration failed",
+    "skipped",
+    "retried",
+    "people decide",
+    "approval timed out",
+    "change timed out",
+    "child timed out",
+    "logic_delay timed out",
+    "logic_loop timed out",
+    "leaves through its timeout port",
+    "waits for a duration",
+    "waits for a moment",
+    "waits for a change",
+    "told of an error",
+    "cancelled",
+    "run timed out",
+    "out of steps",
+    "undone",
+    "completed",
+    "failed",
+    "told twice",
+    "told late",
+    "invented",
+    "another process",
+)
+"""What has to happen in many of the plans."""
+MANY = 100
 
 
-def play(plan: Plan, table: Table, chance: random.Random) -> World:
-    """A run whose events come in any order, again and again, to processes that come and go."""
-    world = World(plan, table, audited=False)
-    world.tell(Woken())
-    told: list[Event] = [Woken()]
-    for _ in range(MOST_TURNS):
-        if world.run.finished:
-            return world
-        choices = world.next_events()
+class Play:
+    """A run whose events come in any order, again and again, to processes that come and go.
+
+    Timers that limit something fire in a `slow` one only, and nobody cancels any other.
+    """
+
+    def __init__(self, plan: Plan, table: Table, chance: random.Random, *, slow: bool) -> None:
+        self.chance, self.slow = chance, slow
+        self.world = World(plan, table, audited=False)
+        self.reference = Stepwise(plan, self.world.trigger)
+        self.told: list[Event] = []
+        self.found: set[str] = set()
+        """What happened, beside what the journal says."""
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, TimerFired) and event.key in self.world.armed:
+                self.found.add("run timed out" if event.key == RUN_TIMER else self.limit(event))
+        self.reference.hear(events, self.world.tell(*events))
+        self.told += events
+
+    def limit(self, event: TimerFired) -> str:
+        kind, *_, name, _ = event.key.split("\x1f")
+        node = self.world.program.nodes[name]
+        if kind != "timeout":
+            return kind
+        if isinstance(node.work, Question) and node.work.timeout_port is not None:
+            self.found.add("leaves through its timeout port")
+        what = node.work.kind if isinstance(node.work, Question) else node.type
+        return f"{what} timed out"
+
+    def again(self, name: str) -> Event:
+        self.found.add(name)
+        return self.chance.choice(self.told)
+
+    def to_its_end(self) -> None:
+        self.tell(Woken())
+        for _ in range(MOST_TURNS):
+            if self.world.run.finished:
+                break
+            self.turn()
+        else:
+            raise AssertionError("the run does not end")
+        self.shrug_off()
+        assert self.reference.end is not None
+        assert self.world.run.status == self.reference.end.status
+        if self.world.run.status == "completed":
+            assert self.world.run.output() == self.reference.output()
+
+    def turn(self) -> None:
+        choices = self.world.next_events(slow=self.slow)
         assert choices, "the run is stuck"
-        event = chance.choice(choices)
-        told.append(event)
-        match chance.randrange(8):
-            case 0:
-                world.tell(event, event)
-            case 1:
-                world.tell(event, chance.choice(told))
-            case 2:
-                world.restart()
-                world.tell(event)
-            case 3:
-                world.tell(chance.choice(told))
+        event = self.chance.choice(choices)
+        limits = [e for e in choices if isinstance(e, TimerFired) and e.key.startswith("timeout")]
+        if limits and self.chance.randrange(4) == 0:
+            event = self.chance.choice(limits)
+        elif event == TimerFired(RUN_TIMER) and self.chance.randrange(6):
+            event = choices[0]  # else no run would come far
+        match self.chance.randrange(12):
+            case 0 | 1:
+                self.found.add("told twice")
+                self.tell(event, event)
+            case 2 | 3:
+                self.tell(event, self.again("told late"))
+            case 4 | 5:
+                self.found.add("another process")
+                self.world.restart()
+                self.tell(event)
+            case 6:
+                self.tell(self.again("told late"))
+            case 7 | 8:
+                self.shrug_off()
+                self.tell(event)
+            case 9 if self.slow and self.chance.randrange(4) == 0:
+                self.tell(CancelAsked("ann", "enough"))
             case _:
-                world.tell(event)
-    raise AssertionError("the run does not end")
+                self.tell(event)
+
+    def shrug_off(self) -> None:
+        """Something late, early or invented changes nothing, not even in what is not written."""
+        self.found.add("invented")
+        changes_nothing(self.world, nuisance(self.world, self.chance.randrange(9_999)))
 
 
-def hunt(count: int, number: int) -> None:
-    """`count` plans; the seed makes them the same again. Prints how many there were."""
-    tried = 0
+NAMES: dict[type[Entry], str] = {
+    Jumped: "goto",
+    IterationFailed: "an iteration failed",
+    Skipped: "skipped",
+    Retrying: "retried",
+    Doubted: "people decide",
+    Compensating: "undone",
+}
+
+
+def happened(world: World) -> set[str]:
+    """What the journal of a run tells, by the names of `COMMON`."""
+    found, at_work = set[str](), set[tuple[str, ...]]()
+    for entry in world.entries:
+        if (name := NAMES.get(type(entry))) is not None:
+            found.add(name)
+        match entry:
+            case Jumped(scope=scope):
+                at_work = {where for where in at_work if where[0] != scope}
+            case Cancelled():
+                found.add(f"a loser {'at work' if entry[:2] in at_work else 'not begun'}")
+            case Finished(status=status, code=code):
+                found |= {status, "out of steps"} if code == "step_limit" else {status}
+            case Dispatched() | Asked() | Waiting() | LoopOpened() | Succeeded():
+                at_work.add(entry[:2])
+                if (node := world.plan.nodes.get(entry.node)) is not None:
+                    found |= {node.type, *ways(node, entry)}
+            case _:
+                pass
+    return found
+
+
+def ways(node: Node, entry: Entry) -> Iterator[str]:
+    match entry:
+        case Waiting(until=until):
+            yield "waits for a duration" if until is None else "waits for a moment"
+        case Asked(kind="change"):
+            yield "waits for a change"
+        case Succeeded(output=output) if node.type == "meta_error" and output:
+            yield "told of an error"
+
+
+def hunt(count: int, number: int, *, shrink: bool = True) -> None:
+    """`count` plans; the seed makes them the same again. Prints what happened in how many."""
+    counted: Counter[str] = Counter()
 
     @seed(number)
     @settings(
         max_examples=count,
         deadline=None,
         database=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases(SMALLER), st.randoms(use_true_random=False))
-    def compare(case: tuple[Plan, Table], chance: random.Random) -> None:
-        nonlocal tried
-        tried += 1
-        world = play(*case, chance)
-        agree(world, case, expect(*case, world.run.trigger))
+    @given(st.data(), st.randoms(use_true_random=False))
+    def compare(data: st.DataObject, chance: random.Random) -> None:
+        orderly = data.draw(st.integers(0, 2)) == 2
+        case = data.draw(cases(SMALLER if orderly else WILD))
+        play = Play(*case, chance, slow=not orderly and chance.random() < 0.7)
+        play.to_its_end()
+        if orderly:
+            agree(play.world, case, expect(*case, play.world.run.trigger))
+            play.found.add("agrees whatever the order")
+        counted.update(("plans", *play.found, *happened(play.world)))
 
     compare()
-    print(tried)
+    print(json.dumps(counted))
 
 
 @pytest.mark.slow
-def test_twenty_thousand_random_plans_come_to_what_the_reference_says() -> None:
+def test_twenty_thousand_random_plans_come_to_what_the_references_say() -> None:
     processors = os.cpu_count() or 1
     number = int(os.environ.get("PERMAFLOW_TEST_SEED", "0")) or random.randrange(1, 10**6)
     print(f"PERMAFLOW_TEST_SEED={number}")
@@ -106,5 +268,10 @@ def test_twenty_thousand_random_plans_come_to_what_the_reference_says() -> None:
     said = [hunter.communicate(timeout=WITHIN) for hunter in hunters]
     for hunter, (_, error) in zip(hunters, said, strict=True):
         assert hunter.returncode == 0, error[-4000:]
-    assert sum(int(output.split()[-1]) for output, _ in said) >= PLANS
+    counted: Counter[str] = Counter()
+    for output, _ in said:
+        counted.update(json.loads(output.splitlines()[-1]))
+    print(counted)
+    assert counted["plans"] >= PLANS
+    assert not {name: counted[name] for name in COMMON if counted[name] < MANY}
     assert time.monotonic() - began < WITHIN

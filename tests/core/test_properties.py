@@ -101,7 +101,9 @@ def test_what_is_repeated_late_early_or_unknown_changes_nothing(
 def nuisance(world: World, number: int) -> Event:
     """An event that the run has to shrug off."""
     kind, pick = number % 7, number // 7
-    gone = [key for key in world.sent if key not in world.live] or [("", "nobody", 1)]
+    known = {**world.sent, **world.put}
+    gone = [key for key in known if key not in world.live and key not in world.asked]
+    gone = gone or [("", "nobody", 1)]
     key = gone[pick % len(gone)]
     match kind:
         case 0:
@@ -113,7 +115,7 @@ def nuisance(world: World, number: int) -> Event:
         case 3:
             return Woken()
         case 4:
-            scope, node, attempt = list(world.sent)[pick % len(world.sent)] if world.sent else key
+            scope, node, attempt = list(known)[pick % len(known)] if known else key
             return AttemptDone(scope, node, attempt + 1 + pick % 3, "early")
         case 5:
             old = [e.key for e in world.effects if isinstance(e, ClearTimer)]

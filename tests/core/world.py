@@ -84,6 +84,8 @@ class World:
         self.sent: dict[Key, Dispatch] = {}
         self.live: dict[Key, Dispatch] = {}
         self.asked: dict[Key, Ask] = {}
+        self.put: dict[Key, Ask] = {}
+        """All questions that ever were."""
         self.stopped: list[Key] = []
         self.armed: dict[str, SetTimer] = {}
 
@@ -155,7 +157,7 @@ class World:
                 case Ask():
                     key = effect[:3]
                     assert key not in self.asked, f"{key} was asked twice"
-                    self.asked[key] = effect
+                    self.put[key] = self.asked[key] = effect
                 case Withdraw():
                     self.asked.pop(effect[:3], None)
                 case StopStep():
