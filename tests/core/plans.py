@@ -75,9 +75,7 @@ TASKS = {
 }
 """Task type → its stage."""
 
-TYPES = (
-    *TRIGGERS,
-    *TASKS,
+LOGIC = (
     "logic_approval",
     "logic_condition",
     "logic_delay",
@@ -87,6 +85,7 @@ TYPES = (
     "meta_error",
     "meta_subworkflow",
 )
+TYPES = (*TRIGGERS, *TASKS, *LOGIC)
 """All types of nodes; what the dialects make of each is in `specs.work`."""
 
 MOMENTS = {
@@ -207,6 +206,8 @@ class Kinds:
     stops: bool = True
     views: bool = True
     compensations: bool = True
+    trouble: bool = False
+    """Many attempts fail, and many failures jump."""
     nodes: int = 12
     depth: int = 2
 
@@ -254,20 +255,7 @@ def _when(draw: st.DrawFn, before: list[str], branches: set[str]) -> When:
 _TESTS = (Constant(True), Constant(False), Even(), Even(), Constant(1), Constant(None), Broken())
 
 
-_DRAWN = (
-    *TASKS,
-    "logic_approval",
-    "logic_parallel",
-    "logic_condition",
-    "logic_switch",
-    "logic_delay",
-    "logic_delay",
-    "logic_loop",
-    "logic_loop",
-    "meta_subworkflow",
-    "meta_error",
-    "meta_error",
-)
+_DRAWN = (*TASKS, *LOGIC, "logic_delay", "logic_loop", "meta_error")
 
 
 def _work(draw: st.DrawFn, kinds: Kinds, kind: str, name: str, seen: tuple[str, ...]) -> Work:
@@ -339,7 +327,7 @@ def _retry(draw: st.DrawFn) -> Retry:
 
 def _on_error(draw: st.DrawFn, kinds: Kinds, scope: str, siblings: Sequence[str]) -> OnError:
     kind = draw(st.integers(0, 9))
-    if kind > 6 and kinds.jumps and siblings:
+    if kind > (3 if kinds.trouble else 6) and kinds.jumps and siblings:
         return Goto(draw(st.sampled_from(siblings)))
     stops = kind == 6 or (kind == 5 and scope != ROOT)
     return STOP if stops and kinds.stops else CONTINUE
@@ -462,9 +450,10 @@ _ANSWERS: st.SearchStrategy[Answer] = st.one_of(
 
 
 @st.composite
-def tables(draw: st.DrawFn, plan: Plan) -> Table:
+def tables(draw: st.DrawFn, plan: Plan, kinds: Kinds = EVERYTHING) -> Table:
     """How the tasks of a plan end."""
-    rows = st.lists(_ANSWERS, min_size=1, max_size=4)
+    answers = st.one_of(_ANSWERS, st.just(Broke())) if kinds.trouble else _ANSWERS
+    rows = st.lists(answers, min_size=1, max_size=4)
     tasks = [node.id for node in plan.nodes.values() if isinstance(node.work, Task | Question)]
     tasks += [f"{node.id}#compensate" for node in plan.nodes.values() if node.compensation]
     tasks += [node.id for node in plan.on_failure]
@@ -474,7 +463,7 @@ def tables(draw: st.DrawFn, plan: Plan) -> Table:
 @st.composite
 def cases(draw: st.DrawFn, kinds: Kinds = EVERYTHING) -> tuple[Plan, Table]:
     plan = draw(plans(kinds))
-    return plan, draw(tables(plan))
+    return plan, draw(tables(plan, kinds))
 
 
 schedules = st.lists(st.integers(0, 999), max_size=40)

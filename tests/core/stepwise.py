@@ -66,7 +66,6 @@ from pipeline.core.events import (
     TimerFired,
     Woken,
 )
-from tests.core.auditor import holds
 from tests.core.places import (
     ASKED,
     DELAYED,
@@ -77,14 +76,22 @@ from tests.core.places import (
     PUT_OFF,
     Place,
     Step,
+    fires,
+    items_of,
+    last_of,
+    may_go_on,
+    output_of,
     rendered,
+    room,
+    wait_of,
 )
-from tests.core.plans import MOMENTS, TRIGGER_INPUT
-from tests.core.stepwise_undoing import Undoing, Where
+from tests.core.plans import TRIGGER_INPUT
+from tests.core.stepwise_undoing import Undoing, Where, is_doubtful
 from tests.core.undoing import LOST
 
 ACTS = Dispatched | Asked | Succeeded | Failed | Waiting | LoopOpened | Iterated | Skipped
 """What a node is taken up with."""
+Result = AttemptDone | AttemptFailed | AttemptParked
 
 
 class Stepwise:
@@ -130,7 +137,7 @@ class Stepwise:
                 assert asked or effect.config == self.configs[effect[:3]]
 
     def output(self) -> Json:
-        return self.output_of(self.root, self.plan.exits or self.last(ROOT))
+        return output_of(self.root, self.plan.exits or last_of(self.plan, ROOT))
 
     def report(self, event: Event) -> None:
         match event:
@@ -174,9 +181,7 @@ class Stepwise:
             else:
                 self.fail(place, node, attempt, "timeout", timed_out=True)
 
-    def result(
-        self, event: AttemptDone | AttemptFailed | AttemptParked, place: Place, step: Step
-    ) -> None:
+    def result(self, event: Result, place: Place, step: Step) -> None:
         node = self.plan.nodes[event.node]
         if isinstance(event, AttemptFailed):
             self.failure(event, place, node, step)
@@ -190,6 +195,7 @@ class Stepwise:
     def failure(self, event: AttemptFailed, place: Place, node: Node, step: Step) -> None:
         lost = event.timed_out or event.code in LOST
         again = event.retryable and step.retries < node.retry.max_retries
+        in_doubt = {event[:2]} if is_doubtful(node) else set()
         if step.phase == DOUBTED and event.code == "resolved":
             again = event.retryable
         elif step.phase == DOUBTED and lost:
@@ -197,7 +203,7 @@ class Stepwise:
         elif lost and node.on_unknown is OnUnknown.ASK:
             self.log(event)
             step.phase = DOUBTED
-            self.doubt(place, node)
+            self.doubts |= in_doubt
             self.write(Doubted(*event[:4], ANY))
             return
         elif lost and node.on_unknown is OnUnknown.FAIL:
@@ -207,7 +213,7 @@ class Stepwise:
             step.phase = PUT_OFF
             step.retries += 1
             if lost:
-                self.doubt(place, node)
+                self.doubts |= in_doubt
             self.write(Retrying(*event[:3], ANY, event.code, ANY, event.timed_out))
         else:
             self.fail(place, node, event.attempt, event.code, timed_out=event.timed_out)
@@ -243,26 +249,9 @@ class Stepwise:
         return found
 
     def ready_in(self, place: Place) -> Iterable[tuple[Place, Node]]:
-        for name, step in place.steps.items():
-            node = self.plan.nodes[name]
-            if step.phase == LOOPING:
-                if self.room(step, node) or self.is_over(step, node):
-                    yield place, node
-            elif step.phase != IDLE or step.outcome is not None:
-                continue
-            elif holds(node.when, place.steps) is not None:  # type: ignore[arg-type]
-                yield place, node
-
-    def room(self, step: Step, node: Node) -> int:
-        """How many iterations of a loop may open."""
-        assert isinstance(node.work, Loop)
-        running = step.opened - len(step.closed)
-        return min(node.work.parallel - running, len(step.items) - step.opened)
-
-    def is_over(self, step: Step, node: Node) -> bool:
-        assert isinstance(node.work, Loop)
-        broken = bool(step.broken) and node.work.stop_on_error
-        return broken or len(step.closed) == len(step.items)
+        for name in place.steps:
+            if may_go_on(place, self.plan.nodes[name]):
+                yield place, self.plan.nodes[name]
 
     def first(self, ready: list[tuple[Place, Node]]) -> tuple[Place, Node]:
         """The one that the run took up first."""
@@ -273,21 +262,17 @@ class Stepwise:
                 chosen = [one for one in ready if (one[0].id, one[1].id) == entry[:2]]
                 return (chosen or ready)[0]
             if isinstance(entry, Finished | Compensating):  # it had no step left for it
-                idle = [(place, node) for place, node in ready if self.fires(place, node)]
+                idle = [(place, node) for place, node in ready if fires(place, node)]
                 chosen = [one for one in idle if one[1].id == entry.node]
                 scopes = [one for one in chosen if losers and one[0].id == losers[0].scope]
                 return (scopes or chosen or ready)[0]
         return ready[0]
 
-    def fires(self, place: Place, node: Node) -> bool:
-        phase = place.steps[node.id].phase
-        return phase == IDLE and holds(node.when, place.steps) is True  # type: ignore[arg-type]
-
     def take_up(self, place: Place, node: Node) -> None:
         step = place.steps[node.id]
         if step.phase == LOOPING:
             self.continue_loop(place, node, step)
-        elif self.fires(place, node):
+        elif fires(place, node):
             self.fire(place, node)
         else:
             self.write(Skipped(place.id, node.id))
@@ -327,24 +312,17 @@ class Stepwise:
                         port = name
                         break
                 self.succeed(place, node.id, 0, {"branch": port}, port)
-            case Delay(duration=duration, until=until):
-                seconds = None if duration is None else duration.evaluate(place)
-                moment = None if until is None else MOMENTS.get(until.evaluate(place))
-                if moment is None and type(seconds) not in (int, float):
-                    raise EvaluationError("that is no time")
+            case Delay() as delay:
+                seconds, moment = wait_of(delay, place)
                 step.phase, step.attempt = DELAYED, step.attempt + 1
                 self.used += 1
                 self.write(Waiting(place.id, node.id, seconds, moment))
-            case Loop(items=items, max_items=most):
-                found = items.evaluate(place)
-                if isinstance(found, dict):
-                    found = [{"key": key, "value": value} for key, value in found.items()]
-                if not isinstance(found, list) or len(found) > most:
-                    raise EvaluationError("that is no list, or it is too long")
-                step.phase, step.attempt, step.items = LOOPING, step.attempt + 1, found
+            case Loop() as loop:
+                step.items = items_of(loop, place)
+                step.phase, step.attempt = LOOPING, step.attempt + 1
                 self.used += 1
                 self.changed.add(place.id)
-                self.write(LoopOpened(place.id, node.id, found))
+                self.write(LoopOpened(place.id, node.id, step.items))
 
     def attempt(self, place: Place, node: Node) -> None:
         """The first attempt, or one more."""
@@ -374,7 +352,7 @@ class Stepwise:
             told = {"items": outputs, "count": len(outputs), "failed": len(step.broken)}
             self.succeed(place, node.id, 0, told)
         else:
-            first, count = step.opened, self.room(step, node)
+            first, count = step.opened, room(step, node)
             self.write(Iterated(place.id, node.id, first, count))
             step.opened += count
             around = f"{place.id}." if place.id else ""
@@ -414,7 +392,7 @@ class Stepwise:
         lost = where in self.doubts or timed_out or code in LOST
         self.doubts.discard(where)
         step.phase = IDLE if step.phase == OUT else step.phase  # it has come back
-        self.drop([(place, node.id)], also=[where] if lost and self.is_doubtful(node) else [])
+        self.drop([(place, node.id)], also=[where] if lost and is_doubtful(node) else [])
         step.phase = IDLE
         step.outcome = Outcome.TIMED_OUT if timed_out else Outcome.FAILED
         match node.on_error:
@@ -460,7 +438,7 @@ class Stepwise:
         step.phase, step.outcome, step.begun = IDLE, outcome, True
         self.changed.add(place.id)
         if place.above is not None and all(s.outcome is not None for s in place.steps.values()):
-            self.close(place, self.output_of(place, self.last(place.name)))
+            self.close(place, output_of(place, last_of(self.plan, place.name)))
 
     def close(self, place: Place, output: Json) -> None:
         assert place.above is not None
@@ -475,7 +453,7 @@ class Stepwise:
         while left:
             place, name = left.pop()
             step, where = place.steps[name], (place.id, name)
-            was_out = step.phase == OUT and self.is_doubtful(self.plan.nodes[name])
+            was_out = step.phase == OUT and is_doubtful(self.plan.nodes[name])
             if was_out or where in self.doubts:
                 group.append(where)
             self.doubts.discard(where)
@@ -491,10 +469,9 @@ class Stepwise:
     def complete(self) -> None:
         """Every node has ended."""
         exits = [self.root.steps[name].outcome for name in self.plan.exits]
-        if not exits or Outcome.SUCCESS in exits:
-            self.finish("completed", "", "")
-        else:
-            self.finish("failed", ANY, ANY)  # some failure is told of; which one is not promised
+        good = not exits or Outcome.SUCCESS in exits
+        # Some failure is told of; which one is not promised.
+        self.finish(*(("completed", "", "") if good else ("failed", ANY, ANY)))
 
     def finish(self, status: str, code: str, node: str) -> None:
         told = bool(self.plan.on_failure) and status != "cancelled"
@@ -523,22 +500,3 @@ class Stepwise:
         if scope != ROOT:
             self.changed.add(scope)
         return place
-
-    def last(self, scope: str) -> list[str]:
-        """The nodes of a scope that nothing follows."""
-        nodes = [node for node in self.plan.nodes.values() if node.scope == scope]
-        awaited = {name for node in nodes for name in mentions(node.when)}
-        return [node.id for node in nodes if node.id not in awaited]
-
-    def output_of(self, place: Place, names: Sequence[str]) -> Json:
-        outputs = {name: place.steps[name].output for name in names}
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-
-    def is_doubtful(self, node: Node) -> bool:
-        """Whether an attempt of it is undone, too, of which nobody knows what it did."""
-        found = node.compensation
-        return found is not None and found.when_unknown and isinstance(node.work, Task)
-
-    def doubt(self, place: Place, node: Node) -> None:
-        if self.is_doubtful(node):
-            self.doubts.add((place.id, node.id))

@@ -22,6 +22,12 @@ from pipeline.core.events import AttemptDone, AttemptFailed, AttemptParked, Even
 Where = tuple[str, str]
 
 
+def is_doubtful(node: Node) -> bool:
+    """Whether an attempt of it is undone, too, of which nobody knows what it did."""
+    found = node.compensation
+    return found is not None and found.when_unknown and isinstance(node.work, Task)
+
+
 class Run(Protocol):
     """What is played along: `to_undo` are groups of what ended at once, which have no order."""
 

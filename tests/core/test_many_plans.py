@@ -56,6 +56,7 @@ MOST_TURNS = 6_000
 SMALLER = replace(ORDERLY, nodes=8)
 """Than those of the other properties, which are fewer."""
 WILD = replace(EVERYTHING, nodes=10)
+TROUBLED = replace(EVERYTHING, nodes=8, trouble=True)
 
 COMMON = (
     *TYPES,
@@ -232,8 +233,9 @@ def hunt(count: int, number: int, *, shrink: bool = True) -> None:
     )
     @given(st.data(), st.randoms(use_true_random=False))
     def compare(data: st.DataObject, chance: random.Random) -> None:
-        orderly = data.draw(st.integers(0, 2)) == 2
-        case = data.draw(cases(SMALLER if orderly else WILD))
+        kinds = data.draw(st.sampled_from((WILD, SMALLER, TROUBLED)))
+        orderly = kinds is SMALLER
+        case = data.draw(cases(kinds))
         play = Play(*case, chance, slow=not orderly and chance.random() < 0.7)
         play.to_its_end()
         if orderly:

@@ -31,6 +31,7 @@ from tests.core.agreement import agree
 from tests.core.dump import dump
 from tests.core.plans import ORDERLY, Table, cases, schedules
 from tests.core.reference import expect
+from tests.core.stepwise import Stepwise
 from tests.core.world import World
 from tests.fix_properties import examples
 
@@ -78,6 +79,23 @@ def test_a_run_comes_to_what_the_reference_interpreter_says(
     world = World(*case, audited=False)
     run = world.play(schedule)
     agree(world, case, expect(*case, run.trigger))
+
+
+@examples(200)
+@given(cases(), schedules, st.booleans())
+def test_a_run_is_entry_by_entry_what_the_reference_that_is_played_along_says(
+    case: Case, schedule: list[int], slow: bool
+) -> None:
+    world = World(*case, audited=False)
+    reference = Stepwise(case[0])
+    event: Event = Woken()
+    for turn in range(4_000):
+        reference.hear([event], world.tell(event))
+        if world.run.finished:
+            return
+        choices = world.next_events(slow=slow)
+        event = choices[(schedule[turn] if turn < len(schedule) else 0) % len(choices)]
+    raise AssertionError("the run does not end")
 
 
 # --- what must change nothing ---------------------------------------------------------------------
