@@ -6,6 +6,9 @@ without (`permaflow serve`, which says what it needs).
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +22,19 @@ if TYPE_CHECKING:
     from specs.limits import Limits
 
 
+PREFIX = "PERMAFLOW_"
+_OTHERS = re.compile(
+    # Where `serve` writes its port, what the tests read, and what Kubernetes sets for services.
+    r"READY_FILE|TEST_\w+|(\w+_)?SERVICE_(HOST|PORT(_\w+)?)|(\w+_)?PORT_\d+_[A-Z]+\w*"
+)
+_SERVICES = ("tcp://", "udp://", "sctp://")
+
+
 class Settings(BaseSettings):
     """How this installation is set up."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PERMAFLOW_", env_file=".env", extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True
     )
 
     # Servers
@@ -246,6 +257,41 @@ class Settings(BaseSettings):
 def split(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated setting."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownVariable:
+    """A variable that looks like a setting and is none; `nearest` is what may be meant, or ""."""
+
+    name: str
+    nearest: str
+
+    def __str__(self) -> str:
+        meant = f"; did you mean {self.nearest}?" if self.nearest else "."
+        return f"There is no setting {self.name}{meant} See docs/reference/settings.md."
+
+
+def unknown_variables() -> list[UnknownVariable]:
+    """The `PERMAFLOW_…` variables of the environment and the `.env` file that nobody reads."""
+    from difflib import get_close_matches
+
+    from dotenv import dotenv_values
+
+    known = [name.upper() for name in Settings.model_fields]
+    here = {**dotenv_values(".env"), **os.environ}
+    found: list[UnknownVariable] = []
+    for variable, value in sorted(here.items()):
+        name = variable.upper().removeprefix(PREFIX)
+        if (
+            name == variable.upper()
+            or name in known
+            or _OTHERS.fullmatch(name)
+            or (value or "").startswith(_SERVICES)
+        ):
+            continue
+        near = get_close_matches(name, known, n=1, cutoff=0.7)
+        found.append(UnknownVariable(variable, f"{PREFIX}{near[0]}" if near else ""))
+    return found
 
 
 def load_settings(**flags: object) -> Settings:

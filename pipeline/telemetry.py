@@ -34,6 +34,13 @@ def event(name: str, level: str, doc: str, *fields: str) -> str:
 
 
 VERTEX_STARTED = event("vertex.started", "info", "A process of a vertex is ready.", "vertex")
+SETTING_UNKNOWN = event(
+    "setting.unknown",
+    "warning",
+    "A PERMAFLOW_ variable is set that nobody reads; `nearest` is what may be meant.",
+    "variable",
+    "nearest",
+)
 VERTEX_STOPPED = event("vertex.stopped", "info", "A process of a vertex drained.", "vertex")
 VERTEX_FAILED = event(
     "vertex.failed", "error", "A process of a vertex cannot go on.", "vertex", "error"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permaflow.errors import PermaflowError
-from pipeline.settings import Settings
+from pipeline.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
     from pipeline.store.server import Slot
@@ -47,6 +47,7 @@ async def run(settings: Settings) -> list[Line]:
     """Every check, side by side; the lines come in a fixed order."""
     checks = {
         "python": python,
+        "settings": variables,
         "servers": executables,
         "disk": disk,
         "postgres": postgres,
@@ -81,6 +82,17 @@ async def python(settings: Settings) -> AsyncIterator[Line]:
 
     where = f"{platform.system()} {platform.machine()}"
     yield Line("python", OK, f"{platform.python_version()} on {where}, permaflow {version()}")
+
+
+async def variables(settings: Settings) -> AsyncIterator[Line]:
+    """Whether every PERMAFLOW_ variable is one that somebody reads."""
+    unknown = unknown_variables()
+    for each in unknown:
+        said = f"there is no setting {each.name}"
+        advice = f"Did you mean {each.nearest}?" if each.nearest else "Remove it."
+        yield Line("settings", WARN, said, advice)
+    if not unknown:
+        yield Line("settings", OK, "every PERMAFLOW_ variable is known")
 
 
 async def executables(settings: Settings) -> AsyncIterator[Line]:

@@ -67,6 +67,8 @@ def start(
 
     from pipeline.cli.client import RUNS, Api, wait_for
 
+    if timeout is not None and not wait:
+        raise typer.BadParameter("--timeout says how long to wait; give --wait as well.")
     given = read_data(data)
 
     async def work() -> tuple[int, dict[str, Any]]:

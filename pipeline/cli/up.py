@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from permaflow.errors import SettingsError
-from pipeline.cli.show import Json, as_json
+from pipeline.cli.show import Json, as_json, note
 
 if TYPE_CHECKING:
     from pipeline.up import Running
@@ -59,9 +59,11 @@ def up(
     forks = ForkServer()
     import uvloop
 
-    from pipeline.settings import load_settings
+    from pipeline.settings import load_settings, unknown_variables
     from pipeline.up import Up
 
+    for unknown in unknown_variables():
+        note(f"permaflow: {unknown}")
     settings = load_settings(
         data_dir=data_dir,
         http_port=port,
@@ -116,15 +118,18 @@ def serve(
     import uvloop
 
     from pipeline import telemetry
-    from pipeline.cli.show import note
     from pipeline.serve import VERTICES
     from pipeline.serve import serve as serve_vertex
-    from pipeline.settings import load_settings
+    from pipeline.settings import load_settings, unknown_variables
 
     if vertex not in VERTICES:
         raise typer.BadParameter(f"There is no vertex {vertex!r}; there are {', '.join(VERTICES)}.")
     settings = load_settings()
     telemetry.configure(settings.log_level, settings.log_format)
+    for unknown in unknown_variables():
+        telemetry.log.warning(
+            telemetry.SETTING_UNKNOWN, variable=unknown.name, nearest=unknown.nearest
+        )
     if vertex == "runner":
         _find_modules("PERMAFLOW_FUNCTIONS", settings.functions)
 

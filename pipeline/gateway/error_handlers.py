@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -73,9 +76,43 @@ def _misfit(error: RequestValidationError) -> Refusal:
     found = [(str(each["loc"][0]), each) for each in error.errors()]
     if any(place == "path" for place, _ in found):
         return Refusal(404, "not_found", "There is nothing at this address.")
+    told = [(each, _sentence(each)) for _, each in found]
     problems = tuple(
-        Problem("".join(f"/{part}" for part in each["loc"]), "bad_value", f"{each['msg']}.")
-        for _, each in found
+        Problem("".join(f"/{part}" for part in each["loc"]), "bad_value", said)
+        for each, said in told
     )
-    said = "; ".join(f"`{each['loc'][-1]}`: {each['msg']}" for _, each in found)
-    return Refusal(400, "bad_parameter", f"{said}.", errors=problems)
+    detail = " ".join(f"`{each['loc'][-1]}`: {said}" for each, said in told)
+    return Refusal(400, "bad_parameter", detail, errors=problems)
+
+
+def _sentence(each: Mapping[str, Any]) -> str:
+    """What is wrong with a parameter, and what would be right."""
+    kind, limits = str(each["type"]), each.get("ctx", {})
+    match kind:
+        case "greater_than_equal":
+            return f"It must be {limits['ge']:,} or more."
+        case "less_than_equal":
+            return f"It must be {limits['le']:,} or less."
+        case "literal_error" | "enum":
+            return f"It must be {limits['expected']}."
+        case "string_too_long":
+            return f"It may have {limits['max_length']:,} characters at most."
+        case "string_too_short":
+            return f"It must have {limits['min_length']:,} characters at least."
+    for beginning, said in _SENTENCES.items():
+        if kind.startswith(beginning):
+            return said
+    return f"{each['msg']}."
+
+
+_SENTENCES = {
+    "date": "It must be a time such as `2030-01-31T09:00:00Z`; the `+` of an offset is `%2B`.",
+    "timezone": "It must be a time with its offset from UTC, such as `2030-01-31T09:00:00Z`.",
+    "int": "It must be a whole number.",
+    "float": "It must be a number.",
+    "bool": "It must be true or false.",
+    "uuid": "It must be an id, such as `0190a0a0-0000-7000-8000-000000000000`.",
+    "extra_forbidden": "There is no such parameter here.",
+    "missing": "It is missing.",
+}
+"""How the types of pydantic's errors begin → what is told."""

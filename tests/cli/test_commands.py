@@ -120,6 +120,28 @@ def test_a_module_of_functions_that_is_not_found_is_told_at_once(
     assert "PYTHONPATH" in done.stderr
 
 
+def test_a_misspelt_variable_is_told_at_the_start_and_by_the_doctor(tmp_path: Path) -> None:
+    wrong = {"PERMAFLOW_CONCURENCY": "7"}
+    for arguments in (("up", "--functions", "nowhere"), ("serve", "clock")):
+        done = run(*arguments, cwd=tmp_path, **wrong)
+        assert done.returncode == 1
+        assert "PERMAFLOW_CONCURENCY" in done.stderr
+        assert "PERMAFLOW_CONCURRENCY" in done.stderr
+    report = json.loads(run("doctor", "--json", cwd=tmp_path, **wrong).stdout)
+    (line,) = [each for each in report["checks"] if each["check"] == "settings"]
+    assert (line["state"], line["message"]) == (
+        "warn",
+        "there is no setting PERMAFLOW_CONCURENCY",
+    )
+    assert line["advice"] == "Did you mean PERMAFLOW_CONCURRENCY?"
+
+
+def test_a_time_to_wait_without_waiting_is_refused(tmp_path: Path) -> None:
+    done = run("run", "start", "Orders", "--timeout", "5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give --wait as well" in done.stderr
+
+
 def test_a_fault_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     complain(
         False, "bad", "`since`: A date.", 1, [{"pointer": "/query/since", "message": "A date."}]

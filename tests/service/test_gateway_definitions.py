@@ -138,6 +138,35 @@ async def test_a_bad_parameter_is_a_400_that_names_it(door: httpx.AsyncClient, q
     assert pointers(answer) == {f"/query/{query.partition('=')[0]}"}
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "said"),
+    [
+        (RUNS, "since=abc", "`since`: It must be a time such as `2030-01-31T09:00:00Z`"),
+        (RUNS, "until=2030-02-31T00:00:00Z", "`until`: It must be a time such as"),
+        ("/workflows/v1/metrics", "since=2030-01-31T25:00:00Z", "`since`: It must be a time"),
+        (RUNS, "workflow_id=7", "`workflow_id`: It must be an id, such as"),
+        (RUNS, "limit=many", "`limit`: It must be a whole number."),
+        (RUNS, "limit=0", "`limit`: It must be 1 or more."),
+        (RUNS, "limit=1000", "`limit`: It must be 200 or less."),
+        (RUNS, "page=2", "`page`: There is no such parameter here."),
+        (DEFINITIONS, "status=live", "`status`: It must be 'draft', 'active', 'paused' or"),
+        (
+            RUNS,
+            "limit=x&since=x",
+            "`since`: It must be a time such as `2030-01-31T09:00:00Z`; the `+` of an offset is "
+            "`%2B`. `limit`: It must be a whole number.",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_parameter_is_a_sentence(
+    door: httpx.AsyncClient, path: str, query: str, said: str
+) -> None:
+    answer = await door.get(f"{path}?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_parameter")
+    assert answer.json()["detail"].startswith(said)
+    assert "Input" not in answer.text
+
+
 # --- versions -------------------------------------------------------------------------------------
 
 
