@@ -63,7 +63,7 @@ def set_secret(
 def list_secrets(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50, json: Json = False
 ) -> None:
-    """Show the names of secrets, where they may be sent to, and who set them.
+    """Show the names of secrets, their hosts, and who set them.
 
     \b
     permaflow secret list
