@@ -262,6 +262,13 @@ class Play:
         for cell in orchestrated:
             self.out.release(cell.token)
 
+    def tell_failure(self, killing: asyncio.Task[None]) -> None:
+        """Nobody waits in vain for a kill that has failed."""
+        error = None if killing.cancelled() else killing.exception()
+        for killed in self.killed.values():
+            if error is not None and not killed.done():
+                killed.set_exception(error)
+
     async def kill_orchestrators(self, runs: dict[Cell, UUID]) -> None:
         """What is to be decided after the kill is let go while no orchestrator is there."""
         await self.let_go_late(runs)
@@ -308,6 +315,7 @@ class Play:
         plays = {cell: asyncio.create_task(self.play(cell)) for cell in wanted}
         others = [play for cell, play in plays.items() if cell not in waiting]
         killing = asyncio.create_task(self.kill(waiting, others))
+        killing.add_done_callback(self.tell_failure)
         came = await asyncio.gather(*plays.values(), return_exceptions=True)
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
