@@ -71,7 +71,7 @@ TASKS = {
     "action_integration": "integration",
     "action_notification": "notification",
     "code_function": "code",
-    "code_snippet": "snippet",
+    "code_snippet": "code",
 }
 """Task type → its stage."""
 

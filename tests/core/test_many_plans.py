@@ -22,7 +22,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from permaflow.plan import Node, Plan, Question
+from permaflow.plan import Delay, Json, Node, Pass, Plan, Question, Task, Work
+from pipeline.builtins import task_types
 from pipeline.core.entries import (
     Asked,
     Cancelled,
@@ -41,8 +42,11 @@ from pipeline.core.entries import (
 )
 from pipeline.core.events import CancelAsked, Event, TimerFired, Woken
 from pipeline.core.state import RUN_TIMER
+from pipeline.settings import Settings
+from specs.reading import Report
+from specs.work import read_work
 from tests.core.agreement import agree
-from tests.core.plans import EVERYTHING, ORDERLY, TYPES, Table, cases
+from tests.core.plans import EVERYTHING, ORDERLY, TASKS, TYPES, Table, cases, plans
 from tests.core.reference import expect
 from tests.core.stepwise import Stepwise
 from tests.core.test_properties import changes_nothing, nuisance
@@ -245,6 +249,62 @@ def hunt(count: int, number: int, *, shrink: bool = True) -> None:
 
     compare()
     print(json.dumps(counted))
+
+
+WAIT = {"object": "orders", "record_id": "1", "field": "state", "op": "eq", "value": "paid"}
+CONFIGS: dict[str, list[Json]] = {
+    "logic_condition": [{"condition": {"field": "trigger.a", "op": "eq", "value": 1}}],
+    "logic_switch": [{"value": "{{trigger.a}}", "cases": [1]}],
+    "logic_loop": [{"items": [1]}],
+    "logic_delay": [{"duration": 1}, {"until": "2030-01-31T09:00:00Z"}, {"until_field": WAIT}],
+    "logic_approval": [{"assignees": ["ann"]}],
+    "meta_subworkflow": [{"workflow": "other"}],
+}
+"""Type → a config for each thing that may become of it. Tasks have their stage."""
+
+
+@pytest.fixture(scope="module")
+def drawn() -> set[tuple[object, ...]]:
+    """The types of random plans, each with what was made of it."""
+    found = set[tuple[object, ...]]()
+
+    @settings(max_examples=400, database=None, derandomize=True, deadline=None)
+    @given(plans(WILD))
+    def draw(plan: Plan) -> None:
+        found.update((node.type, *shape(node.work)) for node in plan.nodes.values())
+
+    draw()
+    return found
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_type_is_in_random_plans_what_the_dialects_make_of_it(
+    drawn: set[tuple[object, ...]], name: str
+) -> None:
+    types, report = task_types(Settings()), Report()
+    if name in TASKS:
+        made = {(name, Task, types.stage(name))}
+    else:
+        configs = CONFIGS.get(name, [{}])
+        works = [read_work(name, config, report, lambda *_: None, types) for config in configs]
+        made = {(name, *shape(work)) for work in works}
+    assert not report.problems
+    assert {one for one in drawn if one[0] == name} == made
+
+
+def shape(work: Work) -> tuple[object, ...]:
+    """What a run makes a difference between."""
+    match work:
+        case Task(stage=stage):
+            return Task, stage
+        case Question(kind=kind):
+            return Question, kind
+        case Delay(until=until):
+            return Delay, until is not None
+        case Pass(output=output):
+            return Pass, output is not None
+        case _:
+            return (type(work),)
 
 
 @pytest.mark.slow
