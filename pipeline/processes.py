@@ -16,7 +16,8 @@ from permaflow.errors import ServerError
 from pipeline.forkserver import ForkServer
 
 READY_WITHIN = 30.0
-STOP_WITHIN = 12.0
+STOP_WITHIN = 15.0
+"""A little more than a process gives itself; see `serve`."""
 _CALM = 10.0
 """Seconds that a process must live for its end to count as the first one."""
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +37,11 @@ VERTICES = ("gateway", "ingest", "orchestrator", "runner", "completion", "clock"
 
 DRAIN = 10.0
 """Seconds that a process has to finish what it is at."""
+
+GOODBYE = 4.0
+"""Seconds for the rest: what was published gets its receipts, connections are closed. After that
+the process ends as it is, which is as safe as being killed.
+"""
 
 _MUCH_LATER = timedelta(minutes=1)
 
@@ -125,6 +132,7 @@ async def serve(
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         parts.ops.draining = True
+        _end_in(DRAIN + GOODBYE)
         if not running.done():
             await work.stop()
             await asyncio.wait({running}, timeout=DRAIN)
@@ -136,6 +144,13 @@ async def serve(
         if running.done() and not running.cancelled() and (error := running.exception()):
             raise error
         log.info(telemetry.VERTEX_STOPPED, vertex=vertex)
+
+
+def _end_in(seconds: float) -> None:
+    """Whatever holds it up: a thread can end a process whose event loop is blocked."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _calm_garbage_collector() -> None:

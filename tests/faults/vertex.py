@@ -6,6 +6,7 @@ A fault test that cannot tell a planted bug from the sound engine is no test.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 
 import uvloop
@@ -52,10 +53,23 @@ def no_attempt_guard() -> None:
     decide._Turn._current = anything  # type: ignore[method-assign,assignment]
 
 
+def never_stops() -> None:
+    """A vertex that blocks its event loop when it is to stop, in a process with little patience."""
+    from pipeline import serve as serving
+    from pipeline.clock import Clock
+
+    async def hang(_self: Clock) -> None:
+        time.sleep(60)  # noqa: ASYNC251
+
+    Clock.stop = hang  # type: ignore[method-assign]
+    serving.DRAIN = serving.GOODBYE = 0.1
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "no_reconciler": no_reconciler,
     "ack_before_commit": ack_before_commit,
     "no_attempt_guard": no_attempt_guard,
+    "never_stops": never_stops,
 }
 
 
