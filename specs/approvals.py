@@ -28,6 +28,7 @@ from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Json, Question
 from specs.durations import DURATION_FORMS, LONGEST_SECONDS, parse_duration
 from specs.reading import Fields, kind_of, shown
+from specs.templates import Fields as Mixed
 from specs.templates import Look, read_config, render
 
 KIND = "approval"
@@ -76,6 +77,12 @@ class Asking:
     on_reject: str | None = None
     on_timeout: str | None = None
     timeout: float | None = None
+
+    @property
+    def knows_who_asks(self) -> bool:
+        """Whether the document says who the requester is."""
+        texts = self.texts.plain if isinstance(self.texts, Mixed) else self.texts
+        return "requester" in texts
 
     def evaluate(self, context: Context) -> dict[str, Json]:
         """As `pipeline.core.approval.read_terms` wants them."""

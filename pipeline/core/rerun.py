@@ -46,16 +46,16 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
     return found
 
 
-def what_was_decided(kept: Iterable[Kept], plan: Plan) -> list[str]:
-    """The approvals among these outcomes, also those inside of loops."""
+def what_was_asked(kept: Iterable[Kept], plan: Plan, kind: str = APPROVAL) -> dict[str, Question]:
+    """The questions of a kind among these outcomes, also those inside of loops, by their nodes."""
     names = {entry.node for entry in kept}
-    return [
-        node.id
+    return {
+        node.id: node.work
         for node in plan.nodes.values()
         if isinstance(node.work, Question)
-        and node.work.kind == APPROVAL
+        and node.work.kind == kind
         and begins_at(plan, node.id) in names
-    ]
+    }
 
 
 def what_is_missing(kept: Iterable[Kept], old: Plan, new: Plan, start: str) -> list[str]:

@@ -19,6 +19,7 @@ from permaflow.plan import Compiled, Json, Problem, TaskTypes, TriggerSpec
 from pipeline.core.program import Program
 from pipeline.gateway.input_schemas import compile_schema
 from pipeline.gateway.problems import Refusal, within
+from pipeline.gateway.requesters import nobody_asks
 from pipeline.gateway.shared_pool import SharedPool
 from pipeline.store import versions
 from specs.dialects import DIALECTS, compile_document
@@ -102,7 +103,7 @@ def check_document(document: Json, types: TaskTypes, limits: Limits = HIGHEST_LI
     told = {problem.pointer for problem in compiled.problems}
     further = [problem for problem in problems if problem.pointer not in told]
     every = (*compiled.problems, *limits.problems(compiled), *further)
-    return Checked(dialect, compiled, every, tuple(warnings))
+    return Checked(dialect, compiled, every, (*warnings, *nobody_asks(document, compiled)))
 
 
 def is_signed(trigger: TriggerSpec) -> bool:

@@ -15,7 +15,7 @@ from permaflow.plan import Json
 from pipeline import starter
 from pipeline.core.entries import Kept
 from pipeline.core.program import Program
-from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing, what_was_decided
+from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing, what_was_asked
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories
@@ -27,6 +27,7 @@ from pipeline.outputs import Ref, refs_in, with_values
 from pipeline.store import controls, payloads, reruns, runs, workflows
 from pipeline.store.database import Connection
 from pipeline.store.payloads import Payload
+from pipeline.store.questions import CHILD
 from pipeline.store.runs import Run
 from pipeline.store.starts import Duplicate, Started, StartRequest
 
@@ -150,12 +151,27 @@ class Reruns:
         missing = what_is_missing(kept, old.plan, program.plan, first)
         if missing:
             raise StateError(f"The run does not fit version {version}: {' '.join(missing)}")
-        if is_other and (decided := what_was_decided(kept, old.plan)):
+        if is_other and (decided := await self._decided(run, kept, old)):
             raise StateError(
-                f"People decided in `{decided[0]}` about other data. Leave `input` out, or begin "
-                "no later than there."
+                f"People decided in `{decided}` about other data. Leave `input` out, or begin no "
+                "later than there."
             )
         return await self._with_values(run, new, kept)
+
+    async def _decided(self, run: Run, kept: Sequence[Kept], old: Program) -> str | None:
+        """A step that is taken over in which people were asked, or in the runs that it waited for.
+
+        Of a sub-workflow that is no longer kept, nobody knows: it counts as well.
+        """
+        for node in what_was_asked(kept, old.plan):
+            return node
+        children = what_was_asked(kept, old.plan, CHILD)
+        waited = [node for node, asked in children.items() if asked.config["mode"] != "async"]
+        if not waited:
+            return None
+        return await self._ports.pool.run_as(
+            run.org_id, reruns.asked_below, run.org_id, run.id, waited
+        )
 
     async def _program(self, run: Run, version: int) -> Program:
         documents = self._ports.documents

@@ -14,6 +14,7 @@ from pipeline.store.queries import query
 from pipeline.store.starts import Started, StartRequest, StartResult
 
 _COPY_PAYLOADS = query("reruns.copy_payloads")
+_ASKED_BELOW = query("reruns.asked_below")
 
 
 async def start(
@@ -46,3 +47,15 @@ async def start(
         await payloads.put(connection, large)
     await controls.begin(connection, request.org, request.run_id, kept)
     return result
+
+
+async def asked_below(
+    connection: Connection, org: UUID, run_id: UUID, nodes: Sequence[str]
+) -> str | None:
+    """One of these steps whose child, or a run below that, has asked people or is gone.
+
+    Looks at the runs of which this one is a rerun, too: what it has taken over was done there.
+    """
+    values = {"org": org, "id": run_id, "nodes": list(nodes)}
+    row = await (await connection.execute(_ASKED_BELOW, values)).fetchone()
+    return None if row is None else row[0]

@@ -16,6 +16,7 @@ from pipeline.store import answers, approvals, runs
 from pipeline.store.database import Connection
 from pipeline.store.journal import Append, Journal
 from tests.fix_approvals import APPROVALS, GROUPS, Gate, Town, gate
+from tests.fix_engine import graph, task
 from tests.fix_store import execute
 
 pytestmark = pytest.mark.service
@@ -221,6 +222,63 @@ async def test_a_decision_is_not_taken_over_to_a_rerun_with_other_data(town: Tow
     assert await code_of(await bob.post(path, json=other)) == (409, "wrong_state")
     for fine in ({"from": "yes"}, {"from": "ask", "input": {"amount": 1_000}}):
         assert (await bob.post(path, json=fine)).status_code == 202
+
+
+async def test_what_people_decided_in_a_sub_workflow_is_not_taken_over_either(town: Town) -> None:
+    """Neither from the run itself nor from one that has taken it over before."""
+    engine = town.engine
+    child = str(await engine.workflow(gate({"assignees": ["ana"]})))
+    node = {"id": "sub", "type": "meta_subworkflow", "config": {"workflow_id": child}}
+    middle = str(await engine.workflow(graph(node, edges=("t>sub",))))
+    document = graph(
+        {**node, "config": {"workflow_id": middle, "input": {"n": "{{trigger.n}}"}}},
+        task("pay"),
+        edges=("t>sub", "sub>pay"),
+    )
+    (top,) = await engine.start(await engine.workflow(document), {"n": 1})
+    admin = await town.admin()
+    asked = await pending_below(town, top)
+    await asked.approve("ana")
+    assert (await engine.until(top)).status == "completed"
+    run_id: str = str(top)
+    for _ in range(2):
+        path = f"/workflows/v1/runs/{run_id}/rerun"
+        refused = await admin.post(path, json={"from": "pay", "input": {"n": 1_000}})
+        assert await code_of(refused) == (409, "wrong_state")
+        assert "People decided in `sub`" in refused.json()["detail"]
+        again = await admin.post(path, json={"from": "pay"})
+        assert again.status_code == 202
+        run_id = again.json()["id"]
+        assert (await engine.until(UUID(run_id))).status == "completed"
+    other = {"from": "sub", "input": {"n": 1_000}}
+    assert (await admin.post(path, json=other)).status_code == 202
+
+
+async def test_a_sub_workflow_without_approvals_is_taken_over_with_other_data(town: Town) -> None:
+    engine = town.engine
+    child = str(await engine.workflow(graph(task("a"), edges=("t>a",))))
+    node = {"id": "sub", "type": "meta_subworkflow", "config": {"workflow_id": child}}
+    document = graph(node, task("pay"), edges=("t>sub", "sub>pay"))
+    (top,) = await engine.start(await engine.workflow(document), {"n": 1})
+    assert (await engine.until(top)).status == "completed"
+    other = {"from": "pay", "input": {"n": 1_000}}
+    admin = await town.admin()
+    answer = await admin.post(f"/workflows/v1/runs/{top}/rerun", json=other)
+    assert answer.status_code == 202
+
+
+async def pending_below(town: Town, top: UUID) -> Gate:
+    """The approval of a run that another was started for, two below this one."""
+    middle = await child_of(town, top)
+    bottom = await child_of(town, middle)
+    return await waiting(town, str(bottom))
+
+
+async def child_of(town: Town, run_id: UUID) -> UUID:
+    await town.engine.until(run_id, "waiting")
+    wanted = runs.RunFilter(parent_id=run_id)
+    (found,) = await town.engine.database.run(runs.find, town.engine.org, wanted, limit=2)
+    return found.id
 
 
 async def waiting(town: Town, run_id: str) -> Gate:
