@@ -195,7 +195,8 @@ class Runner:
                     # What is quick is through by then, and its results are on their way.
                     begun = 0
                     await asyncio.sleep(0)
-                if message.deliveries > 1:
+                deliveries = message.deliveries
+                if deliveries > 1:
                     telemetry.REDELIVERIES.labels("runner").inc()
                 try:
                     dispatches = decode_dispatches(message.data)
@@ -212,7 +213,7 @@ class Runner:
                     self._later(self._pass_on(message, dispatches))
                     subscription.release()
                     continue
-                lost = dispatches.lost + message.deliveries - 1
+                lost = dispatches.lost + deliveries - 1
                 work = Work(message, dispatches.org, len(dispatches.steps), subscription, lost)
                 begun += work.open
                 if known and lost + 1 >= _RUNNERS:
@@ -253,8 +254,8 @@ class Runner:
         """
         alone = len(dispatches.steps) == 1
         for dispatch in dispatches.steps:
-            if _key(dispatch) in self._steps:  # it is not lost at all
-                self._begin(dispatch, work)
+            if (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt) in self._steps:
+                self._begin(dispatch, work)  # it is not lost at all
                 continue
             log.warning(telemetry.STEP_LOST, run_id=str(dispatch.run_id), node=dispatch.node)
             if alone and dispatch.once:
@@ -272,10 +273,9 @@ class Runner:
         return all(self._sound(name) and not self._types.get(name).remote for name in names)
 
     def _begin(self, dispatch: Dispatch, work: Work) -> None:
-        key = _key(dispatch)
-        here = self._steps.get(key)
-        if here is not None:
-            here.also += (work,)
+        key = (dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt)
+        if key in self._steps:
+            self._steps[key].also += (work,)
             return
         loop = asyncio.get_running_loop()
         step = self._steps[key] = Step(dispatch, work, loop.time())
@@ -369,8 +369,9 @@ class Runner:
     def _finish(self, work: Work, result: Result | None, also: tuple[Work, ...] = ()) -> None:
         """A step of this message is through; results that are ready together travel together."""
         work.open -= 1
-        for other in also:
-            other.open -= 1
+        if also:
+            for other in also:
+                other.open -= 1
         self._results.append((work, result, also))
         if not self._flushing:
             self._flushing = True
@@ -383,8 +384,8 @@ class Runner:
         works: dict[int, Work] = {}
         for work, result, also in results:
             works[id(work)] = work
-            for other in also:
-                works[id(other)] = other
+            if also:
+                works.update((id(other), other) for other in also)
             if result is None:
                 continue
             event = msgspec.Raw(encode(result))
@@ -395,8 +396,8 @@ class Runner:
                     self._send(*key, parcel)
                 parcel = groups[key] = Parcel()
             parcel.add(event, work)
-            for other in also:
-                parcel.works[id(other)] = other
+            if also:
+                parcel.works.update((id(other), other) for other in also)
         for (partition, org), parcel in groups.items():
             self._send(partition, org, parcel)
         through = [work for work in works.values() if work.open == 0]
@@ -473,10 +474,6 @@ class Runner:
                 step.stopped = True
                 if step.begun:  # else it would never learn of it
                     step.task.cancel()
-
-
-def _key(dispatch: Dispatch) -> StepId:
-    return dispatch.run_id, dispatch.scope, dispatch.node, dispatch.attempt
 
 
 def _refused(result: StepDone, code: str, message: str) -> Result:
