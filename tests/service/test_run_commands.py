@@ -1,4 +1,4 @@
-"""Commands about runs in doubt and about runs that go over to another version, on a real site."""
+"""Commands about runs in doubt, runs that go over to another version, and dry runs, on a real site."""
 
 from __future__ import annotations
 
@@ -99,3 +99,26 @@ async def test_open_runs_go_over_by_a_command_that_tells_which_cannot(site: Runn
     assert (code, said) == (0, "0 of 1 runs went over to version 3.\n")
     assert run_id in out
     assert "`rest` is under way, and is changed" in out
+
+
+async def test_a_dry_run_tells_which_events_would_start_no_run(
+    site: RunningSite, tmp_path: Path
+) -> None:
+    document = graph(task("a"), edges=("t>a",))
+    body: dict[str, Any] = {"name": "Counts", "definition": document}
+    made = await site.door.post("/workflows/v1/definitions", json=body)
+    one = f"/workflows/v1/definitions/{made.json()['id']}"
+    await site.door.patch(f"{one}/status", json={"status": "active"})
+    body = {"workflow_id": made.json()["id"], "trigger_data": {"n": 1}}
+    run_id = (await site.door.post("/workflows/v1/runs", json=body)).json()["id"]
+    schema = {"input_schema": {"type": "object", "required": ["m"]}}
+    hand = {"id": "hand", "type": "trigger_manual", "config": schema}
+    path = tmp_path / "counts.json"
+    edge = {"id": "e", "source": "hand", "target": "a"}
+    path.write_bytes(orjson.dumps({"nodes": [hand, task("a")], "edges": [edge]}))
+    words = ("workflow", "dry-run", str(path), "--events", "5", "--of", "Counts")
+    code, out, said = await command(site, *words)
+    assert code == 0, said  # no run would start, so none would fail
+    assert run_id in out
+    assert "no run: The input does not fit the `input_schema` of `hand`" in out
+    assert "The active version 1 starts a run from this event, this none." in said
