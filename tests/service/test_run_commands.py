@@ -1,4 +1,4 @@
-"""Commands about runs in doubt, runs that go over to another version, and dry runs, on a real site."""
+"""Commands about runs in doubt, runs that change their version, and dry runs, on a real site."""
 
 from __future__ import annotations
 
