@@ -28,7 +28,6 @@ from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Json, Question
 from specs.durations import DURATION_FORMS, LONGEST_SECONDS, parse_duration
 from specs.reading import Fields, kind_of, shown
-from specs.templates import Fields as Mixed
 from specs.templates import Look, read_config, render
 
 KIND = "approval"
@@ -77,12 +76,8 @@ class Asking:
     on_reject: str | None = None
     on_timeout: str | None = None
     timeout: float | None = None
-
-    @property
-    def knows_who_asks(self) -> bool:
-        """Whether the document says who the requester is."""
-        texts = self.texts.plain if isinstance(self.texts, Mixed) else self.texts
-        return "requester" in texts
+    knows_who_asks: bool = False
+    """Whether the document says who the requester is."""
 
     def evaluate(self, context: Context) -> dict[str, Json]:
         """As `pipeline.core.approval.read_terms` wants them."""
@@ -201,7 +196,8 @@ def read_approval(fields: Fields, look: Look) -> Question:
     on_reject = fields.choice("on_reject", ("fail", "branch"), "") or None
     on_timeout = fields.choice("on_timeout", ON_TIMEOUT, "") or None
     compiled = read_config(texts, fields.pointer, fields.report, look)
-    return Question(KIND, Asking(compiled, rules, on_reject, on_timeout, timeout))
+    knows = "requester" in texts
+    return Question(KIND, Asking(compiled, rules, on_reject, on_timeout, timeout, knows))
 
 
 def _check_people(fields: Fields, name: str) -> None:

@@ -69,3 +69,12 @@ def test_the_place_in_a_dag_is_that_of_the_task() -> None:
         "dag": {"entrypoint": "ask", "exitpoints": ["ask"], "tasks": [task]},
     }
     assert warned(document) == [("/dag/tasks/0", "unknown_requester")]
+
+
+@pytest.mark.parametrize("requester", [{}, {"requester": "{{trigger.record.created_by}}"}])
+def test_an_approval_with_several_templates_is_looked_at_like_any_other(
+    requester: dict[str, Json],
+) -> None:
+    texts = {"title": "{{trigger.record.id}} of {{trigger.record.customer}}"}
+    document = graph(trigger("record", **RECORD), **texts, **requester)
+    assert bool(warned(document)) is not bool(requester)
