@@ -1,6 +1,7 @@
 """Approvals that people, timeouts and cancellations decide at the same moment, on real servers.
 
-The bulk of the races is played in memory: `tests/core/test_approval_races.py`.
+The bulk of the races is played without HTTP in `test_many_approval_races.py`, and in memory in
+`tests/core/test_approval_races.py`.
 """
 
 from __future__ import annotations
