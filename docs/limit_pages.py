@@ -95,6 +95,8 @@ SECTIONS: dict[str, list[tuple[str, float | str, str]]] = {
             "Runs that start each other by the changes that they make",
             *setting("max_change_depth"),
         ),
+        ("Sub-workflows that stand in each other", *setting("max_workflow_depth")),
+        ("Runs that are started below one by sub-workflows", *setting("max_child_runs")),
         ("Steps of a run: nodes that fire, and further attempts", *setting("max_steps")),
         ("Items of a loop", *setting("max_loop_items")),
         ("Iterations of a loop that are open at once", logic.MAX_PARALLEL, ""),

@@ -319,6 +319,7 @@ class Clock:
         await retention.prune_keys(self._database, settings.key_retention_days)
         await retention.prune_approvals(self._database, settings.retention_days)
         await retention.prune_claims(self._database, settings.retention_days)
+        await retention.prune_families(self._database, settings.retention_days)
         await retention.prune_dead_letters(self._database, settings.retention_days)
         await retention.prune_left_by_actions(self._database, settings.retention_days)
         await self._database.run(leases.sweep, timedelta(hours=1))

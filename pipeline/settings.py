@@ -208,6 +208,13 @@ class Settings(BaseSettings):
         description="How deep sub-workflows may stand in each other: 1 is a child without children "
         "of its own.",
     )
+    max_child_runs: int = Field(
+        100_000,
+        ge=0,
+        le=1_000_000,
+        description="Runs that may be started below one by sub-workflows: its children, their "
+        "children, and so on, `async` ones and further attempts included.",
+    )
     max_change_depth: int = Field(
         10,
         ge=0,
@@ -247,6 +254,7 @@ class Settings(BaseSettings):
             self.max_visits,
             self.max_steps,
             self.max_workflow_depth,
+            self.max_child_runs,
         )
 
     @cached_property

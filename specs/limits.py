@@ -13,15 +13,15 @@ from specs.json_limits import MAX_NODES
 from specs.logic import MAX_ITEMS
 from specs.options import MAX_VISITS
 from specs.subworkflows import KIND as CHILD
-from specs.subworkflows import MAX_DEPTH
+from specs.subworkflows import MAX_CHILDREN, MAX_DEPTH
 
 MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Nodes of a document, items of a loop, visits of a node by `goto`, steps of a run, and how
-    deep sub-workflows may stand in each other.
+    """Nodes of a document, items of a loop, visits of a node by `goto`, steps of a run, how deep
+    sub-workflows may stand in each other, and how many runs may be started below one.
     """
 
     nodes: int = MAX_NODES
@@ -29,6 +29,7 @@ class Limits:
     visits: int = MAX_VISITS
     steps: int = MAX_STEPS
     depth: int = MAX_DEPTH
+    children: int = MAX_CHILDREN
 
     def hold(self, plan: Plan) -> Plan:
         """The plan, with no limit above these."""
@@ -39,8 +40,9 @@ class Limits:
         work = node.work
         if isinstance(work, Loop) and work.max_items > self.items:
             work = replace(work, max_items=self.items)
-        if isinstance(work, Question) and work.kind == CHILD and self.depth < MAX_DEPTH:
-            work = replace(work, config={**work.config, "max_depth": self.depth})
+        if isinstance(work, Question) and work.kind == CHILD:
+            most = {"max_depth": self.depth, "max_children": self.children}
+            work = replace(work, config={**work.config, **most})
         visits = min(node.max_visits, self.visits)
         if work is node.work and visits == node.max_visits:
             return node

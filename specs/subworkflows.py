@@ -24,6 +24,7 @@ from specs.templates import Look, read_config, render
 
 KIND = "child"
 MAX_DEPTH = 10
+MAX_CHILDREN = 1_000_000
 MAX_VERSION = 1_000_000_000
 LATEST = "latest"
 
@@ -53,6 +54,7 @@ def read_subworkflow(fields: Fields, look: Look) -> Question:
         "mode": fields.choice("mode", ("sync", "async"), "sync"),
         "on_child_failure": fields.choice("on_child_failure", ("fail", "continue"), "fail"),
         "max_depth": MAX_DEPTH,
+        "max_children": MAX_CHILDREN,
     }
     if "output" in fields.values:
         config["output"] = _output(fields)

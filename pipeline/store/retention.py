@@ -17,6 +17,7 @@ _CUTOFF = query("retention.cutoff")
 _PRUNE_KEYS = query("retention.prune_keys")
 _PRUNE_APPROVALS = query("approvals.prune")
 _PRUNE_CLAIMS = query("retention.prune_claims")
+_PRUNE_FAMILIES = query("retention.prune_families")
 _PRUNE_DEAD_LETTERS = query("dead_letters.prune")
 _PRUNE_NOTIFICATIONS = query("notifications.prune")
 _PRUNE_DOCUMENTS = query("documents.prune")
@@ -50,6 +51,11 @@ async def prune_keys(database: Database, days: int, batch: int = BATCH) -> int:
 async def prune_claims(database: Database, days: int, batch: int = BATCH) -> int:
     """Forgets who claimed attempts more than `days` ago; answers how many."""
     return await _prune(database, _PRUNE_CLAIMS, days, batch)
+
+
+async def prune_families(database: Database, days: int, batch: int = BATCH) -> int:
+    """Forgets the sizes of families that began more than `days` ago; answers how many."""
+    return await _prune(database, _PRUNE_FAMILIES, days, batch)
 
 
 async def prune_dead_letters(database: Database, days: int, batch: int = BATCH) -> int:

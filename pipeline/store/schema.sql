@@ -49,6 +49,7 @@
 -- approval_event     who decided what, who handed over to whom, reminders and escalations; rows never change
 -- approval_link      links that decide; the secret is kept as a hash
 -- change_wait        of which record which change is waited for, one row for each such question
+-- family             how many runs were started below one that stands below none; kept as long as runs are
 -- lease              long steps that a runner holds
 -- claim              attempts that may happen once, as runners begin them; kept as long as runs are
 -- record             the built-in document store; watched by change data capture
@@ -66,7 +67,7 @@
 -- Only the clock of the database counts; times are timestamptz. What is written gets `clock_timestamp()`; what is
 -- compared is `statement_timestamp()`, because an index cannot be searched for a moment that moves. Ids are UUIDv7 and
 -- come from the caller. JSON that people wrote is `json`, byte for byte; `jsonb` is only where PostgreSQL looks into it.
--- Locks are taken in the order workflow, run, run_key, timer, approval, question, answer, change_wait, lease, claim, kafka_offset, generation, and within a table in the order
+-- Locks are taken in the order workflow, run, run_key, timer, approval, question, answer, change_wait, family, lease, claim, kafka_offset, generation, and within a table in the order
 -- of the primary key. Status and timestamps that are indexed change only a few times in a run's life.
 -- Row level security is forced on every table with an organisation, for partitions too. permaflow_gateway sees
 -- the organisation that the transaction has chosen; to choose none is an error. permaflow_engine sees all.
@@ -279,6 +280,14 @@ create table answer (
   constraint output_once check (output is null or output_ref is null)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index answer_by_run on answer (run_id);
+
+-- Of a run that stands below no other: how many were started below it.
+create table family (
+  run_id      uuid primary key,
+  org_id      uuid not null,
+  size        bigint not null,
+  created_at  timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 create table change_wait (
   question_id  uuid primary key,
@@ -551,7 +560,7 @@ revoke all on function protect(regclass, text) from public;
 select protect('org', 'id');
 select protect(name::regclass, 'org_id')
 from unnest(array['api_key', 'workflow', 'workflow_version', 'trigger', 'webhook', 'workflow_stats', 'run', 'journal',
-  'payload', 'run_key', 'timer', 'question', 'answer', 'change_wait', 'user_group', 'user_group_member', 'approval', 'approval_assignee',
+  'payload', 'run_key', 'timer', 'question', 'answer', 'change_wait', 'family', 'user_group', 'user_group_member', 'approval', 'approval_assignee',
   'approval_event', 'approval_link', 'lease', 'claim', 'record', 'dead_letter', 'audit']) as name;
 
 select protect(name::regclass, 'org_id')

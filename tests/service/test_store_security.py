@@ -62,6 +62,7 @@ async def fill(store: Database, org: UUID) -> UUID:
         "insert into permaflow.document values (%(org)s, %(id)s, 'n', 'text/csv', '')",
         "insert into permaflow.secret values (%(org)s, 'n', '', 'me')",
         "insert into permaflow.change_wait values (%(id)s, %(org)s, 'o', 'i', '[]')",
+        "insert into permaflow.family values (%(run)s, %(org)s, 1)",
         "insert into permaflow.claim values (%(run)s, '', 'n', 1, %(org)s, %(id)s)",
     ):
         await store.run(Connection.execute, statement.encode(), values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from pipeline.ids import new_id
 from pipeline.store import runs, starts
 from pipeline.store.journal import Append, Journal
 from pipeline.store.runs import Run, RunFilter
-from tests.fix_engine import Engine, graph, task
+from tests.fix_engine import Engine, graph, start_engine, task
 from tests.fix_site import RunningSite
 from tests.fix_store import execute
 
@@ -278,6 +279,67 @@ async def test_a_workflow_that_starts_itself_comes_to_an_end(engine: Engine) -> 
     found = await engine.database.run(runs.find, engine.org)
     assert len(found) == 11
     assert failure(await engine.entries(found[0].id)).code == "depth_limit"
+
+
+def many(workflow_id: UUID | str, count: int, **config: Json) -> dict[str, Json]:
+    """A workflow that starts another so many times, one after the other."""
+    key = "workflow_id" if isinstance(workflow_id, UUID) else "workflow"
+    return graph(
+        {"id": "each", "type": "logic_loop", "config": {"items": list(range(count))}},
+        sub(**{key: str(workflow_id)}, parentId="each", **config),
+        edges=["t>each"],
+    )
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_so_many_runs_are_started_below_one_and_no_more(
+    database_url: str, nats_url: str, mode: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        engine = await start_engine(database_url, nats_url, stack, max_child_runs=6)
+        leaf = await engine.workflow(graph(task("a"), edges=["t>a"]))
+        middle = await engine.workflow(many(leaf, 2))
+        for count, status in ((2, "completed"), (3, "failed")):
+            top = await engine.workflow(many(middle, count, mode=mode))
+            (run_id,) = await engine.start(top)
+            run = await engine.until(run_id)
+            below: list[Run] = []
+            for child in await children_of(engine, run_id):
+                await engine.until(child.id)
+                below += [child, *await children_of(engine, child.id)]
+            if mode == "sync" or count == 2:
+                assert run.status == status
+            assert len(below) == 6
+        codes = [
+            entry.code
+            for each in (run, *below)
+            for entry in await engine.entries(each.id)
+            if isinstance(entry, NodeFailed)
+        ]
+        assert "child_limit" in codes
+
+
+async def test_a_workflow_that_starts_itself_again_and_again_comes_to_an_end(
+    database_url: str, nats_url: str
+) -> None:
+    """Each of its runs starts three and waits for none: ten deep that would be 88,572."""
+    async with AsyncExitStack() as stack:
+        engine = await start_engine(database_url, nats_url, stack, max_child_runs=50)
+        workflow_id = await engine.workflow(many("itself", 3, mode="async"))
+        await execute(engine.database, "update permaflow.workflow set name = 'itself'")
+        await engine.start(workflow_id)
+        for _ in range(60):
+            found = await engine.database.run(runs.find, engine.org, limit=200)
+            for each in found:
+                await engine.until(each.id)
+            if len(found) == 51:
+                break
+        found = await engine.database.run(runs.find, engine.org, limit=200)
+        assert len(found) == 51
+        assert Counter(each.status for each in found)["failed"] > 0
+        refused = [each for each in found if each.status == "failed"]
+        assert {orjson.loads(each.error or b"{}")["code"] for each in refused} == {"child_limit"}
+        assert b"at most 50" in (refused[0].error or b"").lower()
 
 
 async def test_a_loop_waits_for_a_thousand_children(engine: Engine) -> None:

@@ -98,9 +98,9 @@ def test_what_is_wrong_with_a_sub_workflow_is_told(config: dict[str, Any], code:
 
 def test_an_installation_may_lower_how_deep_sub_workflows_stand() -> None:
     nodes, _ = compiled({"workflow": "a"}, type_name="meta_subworkflow")
-    node = Limits(depth=3)._node(nodes["n"])
+    node = Limits(depth=3, children=70)._node(nodes["n"])
     assert isinstance(node.work, Question)
-    assert node.work.config["max_depth"] == 3
+    assert (node.work.config["max_depth"], node.work.config["max_children"]) == (3, 70)
 
 
 def test_a_mapping_of_what_is_not_there_is_an_error() -> None:

@@ -12,9 +12,9 @@ with recursive asked as materialized (
   from line join permaflow.run on run.id = line.above
   where run.parent_id is not null and line.depth < 100
 ), depth as (
-  select run_id, max(line.depth) as depth from line group by run_id
+  select distinct on (run_id) run_id, depth, above as root from line order by run_id, line.depth desc
 ), wanted as materialized (
-  select asked.*, depth, (config ->> 'max_depth')::int as max_depth, config ->> 'mode' as mode,
+  select asked.*, depth, root, coalesce((config ->> 'max_children')::int8, 100000) as max_children, (config ->> 'max_depth')::int as max_depth, config ->> 'mode' as mode,
     coalesce(config ->> 'workflow_id', config ->> 'workflow') as called,
     case when config ->> 'workflow_id' ~ '^[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}$'
       then (config ->> 'workflow_id')::uuid end as workflow_id,
@@ -35,7 +35,7 @@ with recursive asked as materialized (
     count(*) over (partition by wanted.id, status)
   from wanted join permaflow.workflow
     on workflow.org_id = wanted.org_id and workflow.deleted_at is null and workflow.name = wanted.name
-), chosen as materialized (
+), judged as materialized (
   select wanted.*, found.workflow_id as child_id, found.version,
     case
       when depth > max_depth then 'depth_limit'
@@ -44,9 +44,22 @@ with recursive asked as materialized (
       when alike > 1 then 'workflow_ambiguous'
       when not exists (select from permaflow.workflow_version as known
         where known.workflow_id = found.workflow_id and known.version = found.version) then 'version_not_found'
-    end as code,
+    end as fault,
     status
   from wanted left join found on found.id = wanted.id and place = 1
+), counted as (
+  insert into permaflow.family (run_id, org_id, size)
+  select root, org_id, count(*) from judged where fault is null group by root, org_id order by root
+  on conflict (run_id) do update set size = family.size + excluded.size
+  returning run_id, size
+), numbered as (
+  select judged.id, size - count(*) over below + row_number() over (below order by id) as number
+  from judged join counted on counted.run_id = root
+  where fault is null
+  window below as (partition by root)
+), chosen as materialized (
+  select judged.*, number, case when fault is null and number > max_children then 'child_limit' else fault end as code
+  from judged left join numbered on numbered.id = judged.id
 ), large as (
   insert into permaflow.payload (id, org_id, run_id, body)
   select id, org_id, id, convert_to(input::text, 'UTF8') from chosen
@@ -67,6 +80,8 @@ select id, org_id, run_id, scope, node, attempt, case when code is null then jso
   case code
     when 'depth_limit' then format('Sub-workflows may stand %%s deep in each other (PERMAFLOW_MAX_WORKFLOW_DEPTH), and '
       'this would be number %%s.', max_depth, depth)
+    when 'child_limit' then format('At most %%s runs may be started below one (PERMAFLOW_MAX_CHILD_RUNS), and this would '
+      'be number %%s.', max_children, number)
     when 'workflow_not_found' then format('There is no workflow %%s in this organisation.', left(called, 100))
     when 'workflow_inactive' then format('The workflow %%s is %%s; only an active one is started.', left(called, 100), status)
     when 'workflow_ambiguous' then format('There are several active workflows named %%s; say which by its id.',

@@ -19,3 +19,8 @@ delete from permaflow.run_key where key in (
 -- Forgets claims older than the cutoff, so many at a time.
 delete from permaflow.claim where ctid in (
   select ctid from permaflow.claim where at < %(cutoff)s limit %(limit)s);
+
+-- name: prune_families
+-- Forgets how many runs were started below runs that are older than the cutoff, so many at a time.
+delete from permaflow.family where run_id in (
+  select run_id from permaflow.family where created_at < %(cutoff)s limit %(limit)s);
