@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -185,7 +186,8 @@ async def _parts(vertex: str, settings: Settings) -> AsyncIterator[Parts]:
         )
         stack.push_async_callback(database.close)
         stack.push_async_callback(bus.close)
-        await migrate.check(settings.database_url)
+        with contextlib.suppress(StoreUnavailableError):  # it was there a moment ago
+            await migrate.check(settings.database_url)
 
         async def check_bus() -> str | None:
             return None if bus.connected else "not connected to NATS"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from permaflow.errors import BusUnavailableError, StoreError
+from permaflow.errors import BusUnavailableError, StoreError, StoreUnavailableError
 from pipeline.bus.jetstream import connect
-from pipeline.serve import serve
+from pipeline.serve import _parts, serve
 from pipeline.settings import load_settings
 from pipeline.store.migrate import check, migrate
 
@@ -23,6 +23,18 @@ async def test_a_vertex_says_what_its_database_lacks_instead_of_starting(
         await serve(vertex, settings)
     await migrate(empty_database_url)
     await check(empty_database_url)
+
+
+async def test_a_database_that_has_just_gone_lets_a_vertex_start(
+    database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_url: str) -> None:
+        raise StoreUnavailableError
+
+    monkeypatch.setattr("pipeline.store.migrate.check", away)
+    settings = load_settings(database_url=database_url, nats_url=nats_url)
+    async with _parts("clock", settings) as parts:
+        assert parts.bus.connected
 
 
 async def test_a_nats_that_is_not_there_is_named_with_its_port() -> None:
