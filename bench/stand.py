@@ -43,7 +43,7 @@ from pipeline.store.queries import load
 
 VERTICES = ("gateway", "ingest", "orchestrator", "runner", "completion", "clock")
 READY_WITHIN = 30.0
-STOP_WITHIN = 12.0
+STOP_WITHIN = 15.0
 START_BATCH = 200
 LOOK_EVERY = 0.05
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -73,6 +74,8 @@ _TOGETHER = 512
 """Steps that begin in one turn of the loop."""
 _AGAIN = timedelta(seconds=1)
 _ELSEWHERE = timedelta(seconds=6)
+_PASSING = 500
+"""Messages that are passed on at once without taking the place of steps."""
 _RUNNERS = 10
 """After so many, a step is not waited for any longer: nobody knows its task, or survives it."""
 
@@ -110,6 +113,7 @@ class Runner:
         self._services = services
         self._store = store
         self._settings = settings
+        self._passing = 0
         self._tells = settings.log_level.upper() == "DEBUG"
         self._stages = tuple(stages)
         self._dead_letter = dead_letter
@@ -210,8 +214,7 @@ class Runner:
                 message.keep()
                 known = self._knows(dispatches.steps)
                 if not known and dispatches.passed < _RUNNERS:
-                    self._later(self._pass_on(message, dispatches))
-                    subscription.release()
+                    self._later(self._pass_on(message, dispatches, subscription))
                     continue
                 lost = dispatches.lost + deliveries - 1
                 work = Work(message, dispatches.org, len(dispatches.steps), subscription, lost)
@@ -222,17 +225,26 @@ class Runner:
                 for dispatch in dispatches.steps:
                     self._begin(dispatch, work)
 
-    async def _pass_on(self, message: Message, dispatches: Dispatches) -> None:
+    async def _pass_on(
+        self, message: Message, dispatches: Dispatches, subscription: Subscription
+    ) -> None:
         """Nothing of this is known here: after a while, let somebody else look at it."""
+        takes_place = self._passing >= _PASSING
+        if not takes_place:
+            subscription.release()
+        self._passing += 1
         try:
-            async with asyncio.timeout(_ELSEWHERE.total_seconds()):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
-        lost = dispatches.lost + message.deliveries - 1
-        passed = dispatches.passed + 1
-        again = Dispatches(dispatches.org, dispatches.steps, lost=lost, passed=passed)
-        await self._give_back(message, again, [])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ELSEWHERE.total_seconds()):
+                    await self._stopping.wait()
+            lost = dispatches.lost + message.deliveries - 1
+            passed = dispatches.passed + 1
+            again = Dispatches(dispatches.org, dispatches.steps, lost=lost, passed=passed)
+            await self._give_back(message, again, [])
+        finally:
+            self._passing -= 1
+            if takes_place:
+                subscription.release()
 
     async def _give_back(
         self, message: Message, again: Dispatches, receipts: Iterable[asyncio.Future[None]]

@@ -169,9 +169,10 @@ class Reruns:
         waited = [node for node, asked in children.items() if asked.config["mode"] != "async"]
         if not waited:
             return None
-        return await self._ports.pool.run_as(
-            run.org_id, reruns.asked_below, run.org_id, run.id, waited
-        )
+        async with self._ports.turns.turn(run.org_id):  # it reads the journals of all of them
+            return await self._ports.pool.run_as(
+                run.org_id, reruns.asked_below, run.org_id, run.id, waited
+            )
 
     async def _program(self, run: Run, version: int) -> Program:
         documents = self._ports.documents

@@ -39,10 +39,12 @@ _OTHER_FILES = 100
 
 def _most_connections(wanted: int) -> int:
     """As many as wanted, or as the system lets a process have open files."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, files - _OTHER_FILES))
+    enough = wanted + _OTHER_FILES
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= files < enough:  # minus one is infinity
+        files = enough if most == resource.RLIM_INFINITY else min(enough, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return max(1, min(wanted, files - _OTHER_FILES)) if files >= 0 else wanted
 
 
 class Gateway:

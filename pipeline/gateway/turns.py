@@ -1,7 +1,7 @@
 """Work that takes long: so much of it at once, and given up when it takes too long.
 
-Dry runs and migrations compute for seconds. Whoever asks for many of them waits for a turn, and is
-sent away if that takes long; webhooks and starts never wait for them.
+Dry runs, migrations and reruns that look far below compute for seconds. Whoever asks for many of
+them waits for a turn, and is sent away if that takes long; webhooks and starts never wait for them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Turns:
 
 def _busy() -> Refusal:
     detail = (
-        "Other dry runs or migrations of your organisation, or of others, are being worked on. "
+        "Other dry runs, migrations or reruns of your organisation, or of others, are being "
+        "worked on. "
         "Try again in a few seconds."
     )
     return Refusal(503, "busy", detail, headers={"retry-after": RETRY_AFTER})

@@ -252,6 +252,12 @@ async def test_what_people_decided_in_a_sub_workflow_is_not_taken_over_either(to
         assert (await engine.until(UUID(run_id))).status == "completed"
     other = {"from": "sub", "input": {"n": 1_000}}
     assert (await admin.post(path, json=other)).status_code == 202
+    # Nobody knows any more what was asked below the first run.
+    await execute(engine.database, "delete from permaflow.run where id = %s", (top,))
+    await execute(engine.database, "delete from permaflow.journal where run_id = %s", (top,))
+    path = f"/workflows/v1/runs/{run_id}/rerun"
+    refused = await admin.post(path, json={"from": "pay", "input": {"n": 1_000}})
+    assert await code_of(refused) == (409, "wrong_state")
 
 
 async def test_a_sub_workflow_without_approvals_is_taken_over_with_other_data(town: Town) -> None:

@@ -25,7 +25,7 @@ from pipeline.settings import load_settings
 from pipeline.store import leases, runs
 from pipeline.wire import Dispatch, Dispatches, Stopped, encode
 from specs.dialects import compile_document
-from tests.fix_engine import Engine, Script, graph, start_engine, task
+from tests.fix_engine import WITHIN, Engine, Script, graph, start_engine, task
 from tests.service.test_orchestrator import Letter
 
 
@@ -188,6 +188,34 @@ async def test_a_task_type_that_is_not_here_yet_is_waited_for(
     monkeypatch.setattr(Runner, "_sound", lambda self, name: _sound(without, name))
     (run_id,) = await engine.start(workflow_id)
     assert (await engine.until(run_id)).status == "completed"
+
+
+async def test_only_so_many_steps_that_are_not_known_here_are_held_beside_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than that take the places of steps, so a runner never holds a whole backlog of them."""
+    held: list[int] = []
+    pass_on = Runner._pass_on
+
+    async def watched(self: Runner, *of: Any) -> None:
+        held.append(self._passing + 1)
+        if len(held) == 2 * most:
+            enough.set()
+        await pass_on(self, *of)
+
+    known, enough = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(runner, "_ELSEWHERE", runner.timedelta(seconds=0.5))
+    monkeypatch.setattr(runner, "_PASSING", 5)
+    monkeypatch.setattr(Runner, "_pass_on", watched)
+    monkeypatch.setattr(Runner, "_sound", lambda self, name: known.is_set())
+    most = 5 + engine.settings.concurrency
+    workflow_id = await engine.workflow(graph(task("a"), edges=["t>a"]))
+    ids = await engine.start(workflow_id, count=3 * most)
+    await asyncio.wait_for(enough.wait(), WITHIN)
+    known.set()
+    for run_id in ids:
+        assert (await engine.until(run_id)).status == "completed"
+    assert max(held) == most
 
 
 def _sound(get: Any, name: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -142,3 +144,15 @@ async def test_when_all_connections_are_at_work_one_more_is_told_so(sites: Sites
         extra[1].close()
         for _, writer in working:
             writer.close()
+
+
+@pytest.mark.parametrize(("wanted", "allowed"), [(100, 100), (500, 500), (5_000, 924)])
+def test_as_many_connections_as_wanted_or_as_the_system_allows(wanted: int, allowed: int) -> None:
+    """What a process may raise by itself, it raises."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024));"
+        f"from pipeline.gateway.server import _most_connections; print(_most_connections({wanted}))"
+    )
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(said.stdout) == allowed

@@ -63,6 +63,31 @@ async def test_until_must_name_a_migration(empty_database_url: str, folder: Path
         await migrate(empty_database_url, until="0009", folder=folder)
 
 
+async def test_approvals_of_runs_that_were_paused_before_are_held(empty_database_url: str) -> None:
+    await migrate(empty_database_url, until="0013")
+    async with await psycopg.AsyncConnection.connect(empty_database_url) as session:
+        await session.execute("set role permaflow_engine")
+        for n, paused in enumerate(["now() - interval '1 hour'", "null"]):
+            values = f"'01890000-0000-7000-8000-00000000000{n}', gen_random_uuid()"
+            await session.execute(
+                "insert into permaflow.run (id, org_id, workflow_id, version, status, source,"
+                f" paused_at) values ({values}, gen_random_uuid(), 1, 'waiting', 'api', {paused})"
+            )
+            await session.execute(
+                "insert into permaflow.approval (run_id, org_id, id, scope, node, attempt, to_all,"
+                f" terms, next_at) values ({values}, gen_random_uuid(), '', 'ask', 1, true, '{{}}',"
+                " now())"
+            )
+    assert await migrate(empty_database_url) != []
+    async with await psycopg.AsyncConnection.connect(empty_database_url) as session:
+        await session.execute("set role permaflow_engine")
+        cursor = await session.execute(
+            "select held_at = paused_at, next_at is null from permaflow.approval"
+            " join permaflow.run on run.id = run_id order by run_id"
+        )
+        assert await cursor.fetchall() == [(True, True), (None, False)]
+
+
 async def test_status_changes_nothing(empty_database_url: str, folder: Path) -> None:
     found = await status(empty_database_url, folder=folder)
     assert found.applied == ()

@@ -35,7 +35,7 @@ BOMBS = (
 )
 SECONDS = 0.5
 STEPS = 150
-ENOUGH = 5.0
+ENOUGH = 20.0
 """So many steps are measured, or fewer when they take so many seconds."""
 
 TRIES = 4

@@ -9,7 +9,7 @@ returning id;
 
 -- name: asked_below
 -- One of the named steps of a run, or of those that it repeats, whose child or a run below it asked people. A child
--- that is no longer kept counts as one.
+-- that is no longer kept counts as one, and so does every step if a run that was repeated is no longer kept.
 with recursive again as (
   select id, rerun_of from permaflow.run where id = %(id)s and org_id = %(org)s
   union
@@ -30,5 +30,10 @@ where not exists (select from permaflow.run where run.id = below.id) or exists (
   select from permaflow.journal cross join lateral json_array_elements(entries) as entry
   where journal.run_id = below.id and position('"approval"' in entries::text) > 0
     and entry ->> 0 = 'asked' and entry ->> 4 = 'approval')
+union all
+select wanted from unnest(%(nodes)s::text[]) as wanted
+where exists (
+  select from again where rerun_of is not null
+    and not exists (select from permaflow.run as before where before.id = again.rerun_of))
 order by node
 limit 1;
