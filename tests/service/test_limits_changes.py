@@ -50,10 +50,10 @@ def record_workflow() -> dict[str, Any]:
 
 
 async def read_letters(site: RunningSite) -> dict[int, tuple[str, str, bytes]]:
-    """Offset → source, reason and bytes."""
+    """Offset → source, reason and bytes. Behind some places stands the id of the topic."""
     rows = await site.sql(LETTERS)
     return {
-        int(position.rpartition(":")[2]): (source, reason, bytes(raw))
+        int(position.rpartition(":")[2].partition("@")[0]): (source, reason, bytes(raw))
         for source, position, reason, raw in rows
     }
 
