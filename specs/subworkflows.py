@@ -24,7 +24,7 @@ from specs.templates import Look, read_config, render
 
 KIND = "child"
 MAX_DEPTH = 10
-MAX_CHILDREN = 1_000_000
+MAX_CHILDREN = 100_000
 MAX_VERSION = 1_000_000_000
 LATEST = "latest"
 

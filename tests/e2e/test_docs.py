@@ -92,6 +92,11 @@ class Terminal:
         return code
 
 
+def _hears_ctrl_c() -> None:
+    """Whoever starts the tests in the background has it ignored, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def open_terminal(script: str, environment: dict[str, str]) -> AsyncIterator[Terminal]:
     """As a reader would: in the clone, until Ctrl-C."""
@@ -103,6 +108,7 @@ async def open_terminal(script: str, environment: dict[str, str]) -> AsyncIterat
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_hears_ctrl_c,
     )
     shown = Terminal(process)
     try:
