@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -40,6 +40,8 @@ from specs.dialects import compile_document
 
 WITHIN = 20.0
 NOBODY = UUID(int=0)
+
+Found = TypeVar("Found")
 
 
 class Script(BaseModel):
@@ -106,24 +108,35 @@ class Engine:
         await self.database.run(runs.request_cancel, self.org, run_id, "somebody")
         cancel(self.bus, run_id, self.org, "somebody", "")
 
-    async def until(self, run_id: UUID, *statuses: str) -> runs.Run:
-        """The run, once it has one of these statuses; any final one by default."""
-        wanted = set(statuses)
+    async def once(self, look: Callable[[], Awaitable[Found]]) -> Found:
+        """What `look` finds, once it finds anything. It looks when something happens to a run."""
         rung = asyncio.Event()
         stop = await self.bus.listen("pf.live.*", lambda _subject, _data: rung.set())
         try:
             async with asyncio.timeout(WITHIN):
                 while True:
-                    run = await self.database.run(runs.get, self.org, run_id)
-                    if run.status in wanted or (not wanted and run.finished_at is not None):
-                        return run
                     rung.clear()
+                    if found := await look():
+                        return found
                     try:
                         await asyncio.wait_for(rung.wait(), 0.2)
                     except TimeoutError:
                         continue
         finally:
             await stop()
+
+    async def until(self, run_id: UUID, *statuses: str) -> runs.Run:
+        """The run, once it has one of these statuses; any final one by default."""
+        wanted = set(statuses)
+
+        async def look() -> runs.Run | None:
+            run = await self.database.run(runs.get, self.org, run_id)
+            is_it = run.status in wanted or (not wanted and run.finished_at is not None)
+            return run if is_it else None
+
+        found = await self.once(look)
+        assert found is not None
+        return found
 
     async def finished(self, document: Json, data: Json = None) -> tuple[runs.Run, list[Entry]]:
         """A new run of a new workflow, at its end, with its whole journal."""

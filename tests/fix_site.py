@@ -86,21 +86,14 @@ class RunningSite:
 
     async def ended(self, workflow_id: str, count: int) -> list[dict[str, Any]]:
         """The runs of a workflow, once so many have ended."""
-        rung = asyncio.Event()
-        stop = await self.engine.bus.listen("pf.live.*", lambda _subject, _data: rung.set())
-        try:
-            async with asyncio.timeout(WITHIN):
-                while True:
-                    rung.clear()
-                    found = await self.runs(workflow_id)
-                    if sum(run["finished_at"] is not None for run in found) >= count:
-                        return found
-                    try:
-                        await asyncio.wait_for(rung.wait(), 0.2)
-                    except TimeoutError:
-                        continue
-        finally:
-            await stop()
+
+        async def look() -> list[dict[str, Any]] | None:
+            found = await self.runs(workflow_id)
+            return found if sum(run["finished_at"] is not None for run in found) >= count else None
+
+        found = await self.engine.once(look)
+        assert found is not None
+        return found
 
     def forget_what_was_kept(self) -> None:
         """The gateway keeps for a moment what it found in the store; not any longer."""

@@ -4,13 +4,12 @@ over HTTP, people approve with keys of their own, and the records tell what came
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import orjson
@@ -18,7 +17,6 @@ import pytest
 
 from pipeline.store import keys
 from tests.connectors.sites import Seen, Site, answer
-from tests.fix_engine import WITHIN
 from tests.fix_gateway import RUNS
 from tests.fix_site import RunningSite, Sites
 
@@ -28,7 +26,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 APPROVALS = "/workflows/v1/approvals"
 PERSONAL = ["approvals:read", "approvals:write", "notifications:read"]
 KEY = "pay-4711"
-Found = TypeVar("Found")
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Town:
             found: list[dict[str, Any]] = (await person.get(f"{APPROVALS}/pending")).json()["data"]
             return found
 
-        (asked,) = await self.once(waiting)
+        (asked,) = await self.site.engine.once(waiting)
         path = f"{APPROVALS}/{asked['id']}/respond"
         answered = await person.post(path, json={"decision": decision, **more})
         assert answered.status_code == 200, answered.text
@@ -79,23 +76,6 @@ class Town:
         person = await self.person(name)
         found = (await person.get("/notifications/v1")).json()["data"]
         return [each["title"] for each in found]
-
-    async def once(self, look: Callable[[], Awaitable[Found]]) -> Found:
-        """What `look` finds, once it finds anything."""
-        rung = asyncio.Event()
-        stop = await self.site.engine.bus.listen("pf.live.*", lambda _subject, _data: rung.set())
-        try:
-            async with asyncio.timeout(WITHIN):
-                while True:
-                    rung.clear()
-                    if found := await look():
-                        return found
-                    try:
-                        await asyncio.wait_for(rung.wait(), 0.2)
-                    except TimeoutError:
-                        continue
-        finally:
-            await stop()
 
     async def steps(self, run: dict[str, Any]) -> dict[str, str]:
         """What became of each step, in their order."""
