@@ -76,14 +76,9 @@ def show(approval: Id, json: Json = False) -> None:
     \b
     permaflow approval show 019a…
     """
-    from pipeline.cli.client import APPROVALS, Api, wait_for
+    from pipeline.cli.client import APPROVALS, ask
 
-    async def look() -> dict[str, Any]:
-        async with Api() as api:
-            found: dict[str, Any] = await api.call("GET", f"{APPROVALS}/{approval}")
-            return found
-
-    found = wait_for(look())
+    found = ask("GET", f"{APPROVALS}/{approval}")
     if json:
         as_json(found)
         return
@@ -166,17 +161,10 @@ def _text(value: Any) -> str:
 
 
 def _post(approval: str, door: str, body: dict[str, Any], user: str | None, json: bool) -> None:
-    from pipeline.cli.client import APPROVALS, Api, wait_for
+    from pipeline.cli.client import APPROVALS, ask
 
     sent = body if user is None else {**body, "user": user}
-
-    async def send() -> dict[str, Any]:
-        async with Api() as api:
-            path = f"{APPROVALS}/{approval}/{door}"
-            found: dict[str, Any] = await api.call("POST", path, sent)
-            return found
-
-    found = wait_for(send())
+    found = ask("POST", f"{APPROVALS}/{approval}/{door}", sent)
     if json:
         as_json(found)
     else:

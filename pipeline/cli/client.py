@@ -43,6 +43,17 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(INTERRUPTED) from None
 
 
+def ask(method: str, path: str, body: Any = None) -> dict[str, Any]:
+    """One call of the API, and the object that it answers. Raises like `Api.call`."""
+
+    async def call() -> dict[str, Any]:
+        async with Api() as api:
+            answer: dict[str, Any] = await api.call(method, path, body)
+            return answer
+
+    return wait_for(call())
+
+
 class Api:
     """The API at `url`; else that of the settings, or of the running `permaflow up`."""
 

@@ -219,15 +219,9 @@ def cancel(
     \b
     permaflow run cancel 019a… --reason "wrong price list"
     """
-    from pipeline.cli.client import RUNS, Api, wait_for
+    from pipeline.cli.client import RUNS, ask
 
-    async def ask() -> dict[str, Any]:
-        async with Api() as api:
-            body = {"reason": reason}
-            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/cancel", body)
-            return found
-
-    found = wait_for(ask())
+    found = ask("POST", f"{RUNS}/{run}/cancel", {"reason": reason})
     if json:
         as_json(found)
     else:
@@ -235,14 +229,9 @@ def cancel(
 
 
 def _control(run: str, name: str, json: bool) -> dict[str, Any]:
-    from pipeline.cli.client import RUNS, Api, wait_for
+    from pipeline.cli.client import RUNS, ask
 
-    async def ask() -> dict[str, Any]:
-        async with Api() as api:
-            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/{name}")
-            return found
-
-    found = wait_for(ask())
+    found = ask("POST", f"{RUNS}/{run}/{name}")
     if json:
         as_json(found)
     return found
@@ -285,20 +274,14 @@ def rerun(
     permaflow run rerun 019a… --version latest
     permaflow run rerun 019a… --from charge --data @order.json
     """
-    from pipeline.cli.client import RUNS, Api, wait_for
+    from pipeline.cli.client import RUNS, ask
 
     body: dict[str, Any] = {"version": int(version) if version.isdecimal() else version}
     if start_at is not None:
         body["from"] = start_at
     if data is not None:
         body["input"] = read_data(data)
-
-    async def ask() -> dict[str, Any]:
-        async with Api() as api:
-            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/rerun", body)
-            return found
-
-    found = wait_for(ask())
+    found = ask("POST", f"{RUNS}/{run}/rerun", body)
     if json:
         as_json(found)
     else:
@@ -319,15 +302,9 @@ def migrate(
     \b
     permaflow run migrate 019a… --dry-run
     """
-    from pipeline.cli.client import RUNS, Api, wait_for
+    from pipeline.cli.client import RUNS, ask
 
-    async def ask() -> dict[str, Any]:
-        async with Api() as api:
-            body = {"version": version, "dry_run": dry_run}
-            found: dict[str, Any] = await api.call("POST", f"{RUNS}/{run}/migrate", body)
-            return found
-
-    found = wait_for(ask())
+    found = ask("POST", f"{RUNS}/{run}/migrate", {"version": version, "dry_run": dry_run})
     if json:
         as_json(found)
     else:
@@ -356,7 +333,7 @@ def resolve(
     """
     from urllib.parse import quote
 
-    from pipeline.cli.client import RUNS, Api, wait_for
+    from pipeline.cli.client import RUNS, ask
 
     if outcome not in ("done", "fail", "retry"):
         raise typer.BadParameter("OUTCOME is done, fail or retry.")
@@ -365,14 +342,7 @@ def resolve(
         body["output"] = read_data(output, "--output")
     if port is not None:
         body["port"] = port
-
-    async def say() -> dict[str, Any]:
-        async with Api() as api:
-            path = f"{RUNS}/{run}/steps/{quote(step, safe='')}/resolve"
-            found: dict[str, Any] = await api.call("POST", path, body)
-            return found
-
-    found = wait_for(say())
+    found = ask("POST", f"{RUNS}/{run}/steps/{quote(step, safe='')}/resolve", body)
     if json:
         as_json(found)
     else:
