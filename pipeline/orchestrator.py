@@ -11,6 +11,7 @@ delivered again makes no new entry; whatever is still outstanding in its runs is
     error                          answer
     message cannot be read         dead letter, term
     another appended first         forget the runs, load, decide again; then each run by itself
+    others always do, of one run   its messages come again
     `decide` raises three times    that run is quarantined, alone; so is one that cannot be stored
     a newer engine wrote its row   its messages come again, for a process that knows more
     store or bus away              nothing is acked; the messages come again
@@ -166,8 +167,9 @@ class Orchestrator:
             self._release(messages)
             return
         if later:
-            for message in later:
-                message.nak(_MUCH_LATER)
+            for message in good:
+                if message in later:
+                    message.nak(_MUCH_LATER)
             good = [message for message in good if message not in later]
         if receipts:
             task = asyncio.ensure_future(self._ack(receipts, good, messages))
@@ -216,7 +218,8 @@ class Orchestrator:
                 if not left:
                     break
             for run_id, mail in left.items():
-                await self._advance_alone(run_id, mail, values, leased, receipts)
+                if not await self._advance_alone(run_id, mail, values, leased, receipts):
+                    later.extend(mail.messages)
         return receipts, later
 
     async def _advance_together(
@@ -267,21 +270,25 @@ class Orchestrator:
         values: dict[UUID, object],
         leased: set[tuple[UUID, str, int]],
         receipts: list[asyncio.Future[None]],
-    ) -> None:
-        """One run by itself, from the store. Conflicts are tried again; errors are counted."""
+    ) -> bool:
+        """One run by itself, from the store. Conflicts are tried again; errors are counted.
+
+        False: others advance it all the time, or a newer engine has to; its messages come again.
+        """
         crashes = 0
         for _ in range(10 * _PATIENCE):
             self._runs.forget(run_id)
             live_run = (await self._runs.get([run_id])).get(run_id)
             if isinstance(live_run, Later):
-                raise ConflictError(live_run.reason)
+                log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=live_run.reason)
+                return False
             if not isinstance(live_run, LiveRun):
-                return
+                return True
             batch = self._new_batch()
             try:
                 if self._decide(batch, live_run, mail, values, leased):
                     await self._commit(batch, receipts)
-                    return
+                    return True
             except ConflictError:
                 telemetry.CONFLICTS.inc()
                 await self._answers_first(run_id, mail, values)
@@ -291,8 +298,11 @@ class Orchestrator:
             crashes += 1
             if crashes >= _PATIENCE:
                 await self._quarantine(run_id)
-                return
-        raise ConflictError(f"Run {run_id} is being advanced elsewhere all the time.")
+                return True
+        self._runs.forget(run_id)
+        reason = f"Run {run_id} is being advanced elsewhere all the time."
+        log.warning(telemetry.BATCH_FAILED, vertex="orchestrator", error=reason)
+        return False
 
     async def _answers_first(self, run_id: UUID, mail: Mail, values: dict[UUID, object]) -> None:
         """Somebody may have answered a question that this decision withdraws: the answer counts."""

@@ -12,7 +12,7 @@ import orjson
 import psycopg
 import pytest
 
-from permaflow.errors import BusUnavailableError, NotFoundError
+from permaflow.errors import BusUnavailableError, ConflictError, NotFoundError
 from permaflow.plan import Json
 from permaflow.task import TaskType
 from pipeline import builtins
@@ -26,7 +26,7 @@ from pipeline.programs import Programs
 from pipeline.settings import load_settings
 from pipeline.store import leases, orgs, payloads, runs, versions
 from pipeline.store.database import Database
-from pipeline.store.journal import Journal
+from pipeline.store.journal import Append, Journal, Told
 from pipeline.store.leases import HeldStep
 from pipeline.store.payloads import Payload
 from pipeline.wire import (
@@ -188,6 +188,29 @@ async def test_what_the_store_refuses_of_one_run_does_not_stop_the_others(desk: 
     assert ends == ["ack", "ack"]
     assert await desk.status(bad) == "failed"
     assert (good, "b") in [(step.run_id, step.node) for step in desk.dispatched()]
+
+
+async def test_a_run_that_conflicts_for_ever_does_not_stop_the_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator = desk.orchestrator()
+    contested, good = await desk.new(CHAIN), await desk.new(CHAIN)
+    (journal,) = desk.journals
+    commit = journal.commit
+
+    async def outrun(append: Append) -> Told:
+        if contested in append.runs:
+            raise ConflictError("Somebody else was faster.")
+        return await commit(append)
+
+    monkeypatch.setattr(journal, "commit", outrun)
+    letters = Letter(Wake(contested)), Letter(Wake(contested), Wake(good)), Letter(Wake(good))
+    assert await desk.tell(orchestrator, *letters) == ["nak", "nak", "ack"]
+    assert [(step.run_id, step.node) for step in desk.dispatched()] == [(good, "a")]
+    monkeypatch.undo()
+    again = Letter(Wake(contested), deliveries=2), Letter(Wake(contested), Wake(good), deliveries=2)
+    assert await desk.tell(orchestrator, *again) == ["ack", "ack"]
+    assert {(step.run_id, step.node) for step in desk.dispatched()} >= {(contested, "a")}
 
 
 @pytest.mark.parametrize("row", ['[["teleported","","a"]]', '[["started","t",1,2,3]]'])
