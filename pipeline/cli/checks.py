@@ -6,7 +6,7 @@ import asyncio
 import platform
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +16,18 @@ from permaflow.errors import PermaflowError
 from pipeline.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
+    from permaflow.plan import Problem
+    from permaflow.task_types import TaskTypeRegistry
     from pipeline.store.server import Slot
+    from pipeline.store.versions import InUse
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 PATIENCE = 10.0
 """Seconds that one check may take."""
+
+MOST_VERSIONS = 2_000
+"""Versions of workflows that are compiled; this many take about two seconds."""
 
 _MEGABYTE = 1024 * 1024
 _LITTLE_DISK, _NO_DISK = 2_000 * _MEGABYTE, 200 * _MEGABYTE
@@ -56,6 +62,7 @@ async def run(settings: Settings) -> list[Line]:
         "redis": redis,
         "jail": jail,
         "plug-ins": plugins,
+        "workflows": workflows,
         "gateway": gateway,
     }
     found = await asyncio.gather(*(_lines(name, check, settings) for name, check in checks.items()))
@@ -305,6 +312,51 @@ async def plugins(settings: Settings) -> AsyncIterator[Line]:
         )
     if not broken:
         yield Line("plug-ins", OK, f"{len(types.names())} task types can be loaded")
+
+
+async def workflows(settings: Settings) -> AsyncIterator[Line]:
+    """Whether what runs go by compiles here: a task type may be gone, a check stricter than it was.
+
+    Of a database that cannot be asked, the check of PostgreSQL tells.
+    """
+    if not settings.database_url:
+        return
+    import psycopg
+
+    from pipeline import builtins
+    from pipeline.store import versions
+
+    try:
+        opened = await psycopg.AsyncConnection.connect(settings.database_url, connect_timeout=5)
+        async with opened as connection:
+            found = await versions.in_use(connection, MOST_VERSIONS)
+    except psycopg.Error:
+        return
+    types = builtins.task_types(settings)
+    unsound = await asyncio.to_thread(_unsound, found, types)
+    advice = "Install what it needs before its runs go on: here they fail as `unrunnable`."
+    for version, problem in unsound:
+        said = (
+            f"version {version.version} of {version.name!r}, with {version.open_runs:,} open runs,"
+            f" does not compile: {problem.message} (at {problem.pointer})"
+        )
+        yield Line("workflows", FAIL, said, advice)
+    total = found[0].total if found else 0
+    if total > len(found):
+        said = f"only the {len(found):,} most used of {total:,} versions were looked at"
+        yield Line("workflows", WARN, said)
+    if not unsound:
+        yield Line("workflows", OK, f"{len(found):,} versions in use compile")
+
+
+def _unsound(found: Sequence[InUse], types: TaskTypeRegistry) -> list[tuple[InUse, Problem]]:
+    """Those that do not compile, with the first of their problems."""
+    import orjson
+
+    from specs.dialects import compile_document
+
+    compiled = ((each, compile_document(orjson.loads(each.document), types)) for each in found)
+    return [(each, outcome.problems[0]) for each, outcome in compiled if outcome.plan is None]
 
 
 async def gateway(settings: Settings) -> AsyncIterator[Line]:

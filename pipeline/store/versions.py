@@ -13,6 +13,7 @@ from pipeline.store.rows import every, one
 
 _DOCUMENT = query("versions.document")
 _VERSIONS = query("versions.list")
+_IN_USE = query("versions.in_use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,17 @@ class Version:
     dialect: str
     created_by: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """A version that runs go by: `open_runs` of them now. `total` counts all such versions."""
+
+    name: str
+    version: int
+    document: bytes
+    open_runs: int
+    total: int
 
 
 async def document(
@@ -58,3 +70,8 @@ async def find(
     """The versions, newest first."""
     values = {"org": org, "id": workflow_id, "before": before, "limit": limit}
     return await every(connection, Version, _VERSIONS, values)
+
+
+async def in_use(connection: Connection, limit: int) -> list[InUse]:
+    """What open runs and active workflows go by, of every organisation, the most used first."""
+    return await every(connection, InUse, _IN_USE, {"limit": limit})
