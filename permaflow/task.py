@@ -240,7 +240,7 @@ class Snippets(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class TaskContext:
     """All that a task may need from the world. `visit` counts how often a goto opened the step."""
 

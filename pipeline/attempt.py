@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -40,6 +41,8 @@ from pipeline.telemetry import log
 from pipeline.wire import Dispatch, StepDone, StepFailed, StepParked
 
 Result = StepDone | StepFailed | StepParked
+
+_seconds = lru_cache(maxsize=1_000)(lambda seconds: timedelta(seconds=seconds))
 
 AGAIN = 5.0
 """Seconds that a task has to clean up after its timeout, before it is cancelled again."""
@@ -202,25 +205,26 @@ def failed(
 def _context(
     dispatch: Dispatch, org: str, services: Services, lines: StepLog, secrets: OpenSecrets
 ) -> TaskContext:
+    run_id = dispatch.run_id
     return TaskContext(
-        org=org,
-        run_id=dispatch.run_id,
-        node=dispatch.node,
-        scope=dispatch.scope,
-        attempt=dispatch.attempt,
-        visit=dispatch.visit,
-        timeout=timedelta(seconds=dispatch.timeout),
-        http=BoundHttp(services.http, secrets.check),
-        records=services.records(org, dispatch.run_id),
-        tables=services.tables(org),
-        functions=services.functions,
-        secrets=secrets,
-        documents=services.documents(org, dispatch.run_id),
-        notifications=services.notifications(org, dispatch.run_id),
-        mail=services.mail,
-        integrations=services.integrations(org),
-        snippets=services.snippets(org),
-        log=lines.write,
+        org,
+        run_id,
+        dispatch.node,
+        dispatch.scope,
+        dispatch.attempt,
+        dispatch.visit,
+        _seconds(dispatch.timeout),
+        BoundHttp(services.http, secrets.check),
+        services.records(org, run_id),
+        services.tables(org),
+        services.functions,
+        secrets,
+        services.documents(org, run_id),
+        services.notifications(org, run_id),
+        services.mail,
+        services.integrations(org),
+        services.snippets(org),
+        lines.write,
     )
 
 

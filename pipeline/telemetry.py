@@ -6,10 +6,15 @@ line per message. Metrics carry no ids. The core does not log.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+import orjson
 import structlog
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
@@ -257,20 +262,37 @@ def _hide_secrets(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     for name in line:
-        if any(word in name.lower() for word in _SECRET):
+        if _is_secret(name):
             line[name] = "***"
     return line
+
+
+@lru_cache(maxsize=1_000)
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET)
+
+
+def _as_json(line: structlog.typing.EventDict, **options: Any) -> bytes:
+    """A line as JSON; what orjson refuses (lone surrogates, huge numbers) the slower way."""
+    try:
+        return orjson.dumps(line, **options)
+    except (TypeError, ValueError):
+        return json.dumps(line, **options).encode()
 
 
 def configure(level: str, style: str) -> None:
     """Set up logging for this process: JSON lines on stderr, or coloured ones on a terminal."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    )
+    renderer: structlog.typing.Processor
+    lines: Callable[..., structlog.typing.WrappedLogger]
+    if console:
+        renderer = structlog.dev.ConsoleRenderer()
+        lines = structlog.PrintLoggerFactory(sys.stderr)
+    else:
+        renderer = structlog.processors.JSONRenderer(_as_json)
+        lines = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _hide_secrets,
@@ -278,6 +300,6 @@ def configure(level: str, style: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lines,
         cache_logger_on_first_use=True,
     )

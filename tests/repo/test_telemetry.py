@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -106,3 +109,20 @@ def test_a_metric_is_named_as_ours_and_has_no_id_for_a_label(metric: MetricWrapp
 def test_every_event_is_named_after_a_thing_and_what_happened_to_it() -> None:
     for name in telemetry.EVENTS:
         assert re.fullmatch(r"[a-z_]+\.[a-z_]+", name), name
+
+
+def test_whatever_a_line_holds_it_is_one_line_of_json_without_secrets() -> None:
+    code = (
+        "from pipeline import telemetry\n"
+        "telemetry.configure('INFO', 'json')\n"
+        "telemetry.log.info('a', text='lone \\ud800 and\\nmore', number=2**70, other={1, 2})\n"
+        "telemetry.log.info('b', smtp_password='hunter2', Authorization='hunter2', node='n')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: telemetry.log.exception('c')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    first, second, third = map(json.loads, done.stderr.splitlines())
+    assert (first["event"], first["level"]) == ("a", "info")
+    assert (first["text"], first["number"]) == ("lone \ud800 and\nmore", 2**70)
+    assert (second["smtp_password"], second["Authorization"], second["node"]) == ("***", "***", "n")
+    assert "ZeroDivisionError" in third["exception"]
