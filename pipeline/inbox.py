@@ -85,7 +85,7 @@ def read(messages: Iterable[Message]) -> tuple[dict[UUID, Mail], list[Message]]:
         except msgspec.MsgspecError:
             unreadable.append(message)
             continue
-        again = message.deliveries > 1
+        again = message.again
         for event in events:
             mail = mails.get(event.run_id)
             if mail is None:

@@ -23,7 +23,8 @@ class Channel:
     """A work queue for one kind of reader: messages of `stream` on `subject`, read as `name`.
 
     All readers of the same name share the messages. `ack_wait` is how long a message may stay
-    neither acked nor held before somebody else gets it.
+    neither acked nor held before somebody else gets it. Who has what of a `volatile` channel the
+    server forgets when it ends: what was not acked is then delivered at once.
     """
 
     stream: str
@@ -31,6 +32,7 @@ class Channel:
     subject: str
     ack_wait: timedelta = timedelta(seconds=5)
     max_ack_pending: int = 20_000
+    volatile: bool = False
 
 
 class Message(Protocol):
@@ -42,7 +44,12 @@ class Message(Protocol):
     def data(self) -> bytes: ...
     @property
     def deliveries(self) -> int:
-        """1 for the first delivery."""
+        """1 for the first delivery that the server knows of."""
+        ...
+
+    @property
+    def again(self) -> bool:
+        """Whether somebody may have had it before, even if the server has forgotten that."""
         ...
 
     def ack(self) -> None:

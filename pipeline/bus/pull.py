@@ -8,6 +8,7 @@ channel costs one pull and six heartbeats in thirty seconds.
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import Future
 from datetime import timedelta
 from typing import Protocol
@@ -63,10 +64,19 @@ class Delivery:
 
     @property
     def deliveries(self) -> int:
-        # $JS.ACK.<stream>.<consumer>.<deliveries>.… or, with a domain and an account hash before
-        # the stream, two words more
+        return int(self._words()[4])
+
+    @property
+    def again(self) -> bool:
+        words = self._words()
+        return words[4] != b"1" or int(words[7]) < self.pull.began_at
+
+    def _words(self) -> list[bytes]:
+        """$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence in the stream>.<sequence for the
+        consumer>.<stored at>.<pending>; a server with a domain puts two words before the stream.
+        """
         words = self._reply.split(b".")
-        return int(words[4] if len(words) < 11 else words[6])
+        return words if len(words) < 11 else words[2:]
 
     def ack(self) -> None:
         self._answer(b"+ACK")
@@ -95,7 +105,9 @@ class Delivery:
 
 
 class Pull:
-    """The pulls of one channel."""
+    """The pulls of one channel. What was stored before `began_at` (nanoseconds since 1970) somebody
+    may have had already.
+    """
 
     def __init__(self, reader: Reader, channel: Channel) -> None:
         self.reader = reader
@@ -105,6 +117,7 @@ class Pull:
         self.closed = False
         self.silent_ticks = 0
         self.started_at = 0.0
+        self.began_at = 0
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{channel.name}".encode()
         self._inbox = b""
         self._sid = b""
@@ -115,6 +128,7 @@ class Pull:
         self.broken = False
         self.silent_ticks = 0
         self.started_at = self.reader.link.loop.time()
+        self.began_at = time.time_ns()
         inbox = self.reader.owner.new_inbox()
         self._inbox = inbox.encode()
         self._sid = self.reader.link.subscribe(inbox, self._arrived)

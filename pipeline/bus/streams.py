@@ -8,6 +8,9 @@ stream's file and makes a new one whenever the last message is acked, which in a
 after every message: 0.4 to 1.1 ms of server CPU for one that takes 0.24 ms otherwise, and a third
 of the latency of a hop (nats-server 2.15). The anchor is renewed while there is traffic, because
 the server remembers what was removed since the oldest message.
+
+What the server knows of the readers of a channel it writes into a new file ten times a second, and
+renames that: for sixteen busy channels half of its work. Of a volatile channel it writes nothing.
 """
 
 from __future__ import annotations
@@ -159,7 +162,10 @@ class Streams:
             await self._ensure(manager, channel.stream)
             await manager.add_consumer(channel.stream, _consumer(channel))
             return
-        if not _is_as_wanted(info, channel):
+        if bool(info.config.mem_storage) != channel.volatile:  # of all options this one stays
+            await manager.delete_consumer(channel.stream, channel.name)
+            await manager.add_consumer(channel.stream, _consumer(channel))
+        elif not _is_as_wanted(info, channel):
             await manager.add_consumer(channel.stream, _consumer(channel))
 
     @asynccontextmanager
@@ -208,6 +214,7 @@ def _consumer(channel: Channel) -> ConsumerConfig:
         max_deliver=-1,
         max_ack_pending=channel.max_ack_pending,
         filter_subject=channel.subject,
+        mem_storage=channel.volatile,
     )
 
 

@@ -74,7 +74,8 @@ def member(vertex: str) -> str:
 
 
 def inbox_channel(partition: int) -> Channel:
-    return Channel(INBOX, f"inbox-{partition}", f"pf.inbox.{partition}.*", ACK_WAIT)
+    subject = f"pf.inbox.{partition}.*"
+    return Channel(INBOX, f"inbox-{partition}", subject, ACK_WAIT, volatile=True)
 
 
 def stage_of(channel: str) -> str | None:
@@ -87,4 +88,4 @@ def step_channel(stage: str) -> Channel:
 
 
 def done_channel() -> Channel:
-    return Channel(DONE, "completion", "pf.done.*", ACK_WAIT)
+    return Channel(DONE, "completion", "pf.done.*", ACK_WAIT, volatile=True)

@@ -12,6 +12,7 @@ import struct
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from permaflow.errors import BusError, BusUnavailableError
 from pipeline.bus import jetstream, link, pull
 from pipeline.bus.beats import Beats
 from pipeline.bus.jetstream import JetStreamBus, connect
-from pipeline.bus.port import Backlog, Channel, Subscription
+from pipeline.bus.port import Backlog, Channel, Message, Subscription
 from pipeline.embedded.stack import Stack
 from tests.fix_servers import BACK_END
 
@@ -64,6 +65,14 @@ async def wipe(stack: Stack) -> None:
     await server.kill()
     shutil.rmtree(stack.data_dir / "nats" / "jetstream")
     await server.start()
+
+
+async def received(reader: Subscription, count: int) -> list[Message]:
+    messages: list[Message] = []
+    async with asyncio.timeout(SOON):
+        while len(messages) < count:
+            messages += await reader.batch()
+    return messages
 
 
 async def manage(bus: JetStreamBus, what: str, *names: str) -> None:
@@ -150,6 +159,46 @@ async def test_a_server_killed_mid_traffic_loses_no_confirmed_message_and_no_sen
         it.stop()
         await it.until(lambda: it.confirmed <= it.arrived and len(it.confirmed) == it.sent)
         assert it.failed == 0
+
+
+async def test_what_a_volatile_channel_had_out_comes_at_once_after_a_restart_and_says_so(
+    stack: Stack, bus: JetStreamBus
+) -> None:
+    channel = Channel("T_ONE", "volatile", "t.one.v", timedelta(minutes=1), volatile=True)
+    lasting = Channel("T_ONE", "lasting", "t.one.w")
+    reader = await bus.subscribe_many((channel, lasting), 10)
+    for number in range(3):
+        await bus.send("t.one.v", b"%d" % number)
+    first = await received(reader, 3)
+    assert [message.again for message in first] == [False] * 3
+    first[0].ack()
+    await bus.link.flushed()
+    await stack.servers["nats"].kill()
+    kept = {path.parent.name for path in stack.data_dir.rglob("obs/*/meta.inf")}
+    assert kept == {"lasting"}
+    await stack.servers["nats"].start()
+    again = await received(reader, 2)
+    assert sorted((message.data, message.again) for message in again) == [
+        (b"1", True),
+        (b"2", True),
+    ]
+    for message in again:
+        message.ack()
+    await bus.send("t.one.v", b"new")
+    (new,) = await received(reader, 1)
+    assert (new.data, new.again) == (b"new", False)
+
+
+async def test_a_channel_becomes_volatile_without_losing_what_waits(bus: JetStreamBus) -> None:
+    await (await bus.subscribe(CHANNEL, 10)).close()
+    await bus.send("t.one.a", b"waits")
+    reader = await bus.subscribe(replace(CHANNEL, volatile=True), 10)
+    (message,) = await received(reader, 1)
+    assert (message.data, message.again) == (b"waits", True)
+    message.ack()
+    async with bus.streams._manager() as manager:
+        info = await manager.consumer_info("T_ONE", "reader")
+    assert info.config.mem_storage
 
 
 async def test_traffic_goes_on_after_the_store_was_removed(stack: Stack, bus: JetStreamBus) -> None:

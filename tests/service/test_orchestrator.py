@@ -63,6 +63,7 @@ class Letter:
         self.subject = "pf.inbox.0.test"
         self.data = encode(Inbox(list(events)))
         self.deliveries = deliveries
+        self.again = deliveries > 1
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def ack(self) -> None:
