@@ -69,6 +69,7 @@ class _Sheet:
 
     subject = "desk"
     deliveries = 1
+    again = False
 
     def __init__(self, data: bytes) -> None:
         self.data = data

@@ -242,7 +242,10 @@ class Snippets(Protocol):
 
 @dataclass(slots=True, eq=False)
 class TaskContext:
-    """All that a task may need from the world. `visit` counts how often a goto opened the step."""
+    """All that a task may need from the world. `visit` counts how often a goto opened the step.
+
+    Take it as frozen. It is not, because one is made for every step, and frozen ones take longer.
+    """
 
     org: str
     run_id: UUID

@@ -98,9 +98,10 @@ async def _attempt(
     lines: StepLog,
     secrets: OpenSecrets,
 ) -> Result:
-    running = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task(loop)
     assert running is not None
-    limit = _TimeLimit(running, dispatch.timeout)
+    limit = _TimeLimit(loop, running, dispatch.timeout)
     try:
         try:
             parsed = task_type.config.model_validate(config)
@@ -138,11 +139,13 @@ class _TimeLimit:
 
     __slots__ = ("_handle", "_loop", "_task", "late")
 
-    def __init__(self, task: asyncio.Task[Any], seconds: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], seconds: float
+    ) -> None:
         self.late = 0
+        self._loop = loop
         self._task = task
-        self._loop = asyncio.get_running_loop()
-        self._handle = self._loop.call_later(seconds, self._stop)
+        self._handle = loop.call_later(seconds, self._stop)
 
     def _stop(self) -> None:
         self.late += 1

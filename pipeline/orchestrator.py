@@ -334,7 +334,8 @@ class Orchestrator:
             # What was delivered before and came to nothing then has its consequences just now.
             repeated = repeated or bool(decision.stale or decision.unknown)
             if held and (nudged or repeated):
-                batch.send_again(live_run, self._still_out(live_run, held, leased), mail.nudge)
+                out = self._still_out(live_run, held, leased)
+                batch.send_again(live_run, out, mail.nudge if nudged else 0)
         except Exception as error:
             log.exception(telemetry.BATCH_FAILED, vertex="orchestrator", error=repr(error))
             return False

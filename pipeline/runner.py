@@ -108,6 +108,7 @@ class Runner:
         dead_letter: DeadLetter,
     ) -> None:
         self.holder = new_id().hex
+        self._loop = asyncio.get_running_loop()
         self._bus = bus
         self._types = types
         self._services = services
@@ -289,9 +290,8 @@ class Runner:
         if key in self._steps:
             self._steps[key].also += (work,)
             return
-        loop = asyncio.get_running_loop()
-        step = self._steps[key] = Step(dispatch, work, loop.time())
-        step.task = loop.create_task(self._step(key, step))
+        step = self._steps[key] = Step(dispatch, work, self._loop.time())
+        step.task = self._loop.create_task(self._step(key, step))
 
     async def _step(self, key: StepId, step: Step) -> None:
         dispatch = step.dispatch
@@ -310,8 +310,7 @@ class Runner:
             del self._steps[key]
         if self._tells:
             step_log.ended(dispatch, result)
-        took = asyncio.get_running_loop().time() - step.started
-        _seconds_of(dispatch.type).observe(took)
+        _seconds_of(dispatch.type).observe(self._loop.time() - step.started)
         _attempts_of(dispatch.type, type(result).__name__).inc()
         self._finish(step.work, result, step.also)
         if step.leased_at:
@@ -387,7 +386,7 @@ class Runner:
         self._results.append((work, result, also))
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -424,7 +423,7 @@ class Runner:
         try:
             receipt = self._bus.send(subject, data)
         except BusError as error:
-            receipt = asyncio.get_running_loop().create_future()
+            receipt = self._loop.create_future()
             receipt.set_exception(error)
         for work in works:
             work.receipts.append(receipt)
@@ -450,10 +449,9 @@ class Runner:
     # --- leases and cancellation ------------------------------------------------------------------
 
     async def _keep_leases(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LEASE_AFTER if not self._steps else 1.0)
-            now = loop.time()
+            now = self._loop.time()
             due = [
                 step
                 for step in self._steps.values()
@@ -470,7 +468,7 @@ class Runner:
 
     async def _release_lease(self, step: Step) -> None:
         try:
-            await self._store.release(self.holder, [step.lease(asyncio.get_running_loop().time())])
+            await self._store.release(self.holder, [step.lease(self._loop.time())])
         except PermaflowError as error:
             log.warning(telemetry.BATCH_FAILED, vertex="runner", error=str(error))
 

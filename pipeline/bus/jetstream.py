@@ -162,8 +162,8 @@ class JetStreamBus:
     def new_inbox(self) -> str:
         return f"{self._prefix}.{next(self._inboxes)}"
 
-    async def ensure(self, channel: Channel) -> None:
-        await self.streams.ensure_channel(channel)
+    async def ensure(self, channel: Channel) -> int:
+        return await self.streams.ensure_channel(channel)
 
     def forget(self, reader: Reader) -> None:
         self._readers.discard(reader)
@@ -172,18 +172,19 @@ class JetStreamBus:
         self._start(self._mend(pull))
 
     async def _mend(self, pull: Pull) -> None:
-        log.warning(
-            telemetry.BUS_CHANNEL_MENDED, stream=pull.channel.stream, channel=pull.channel.name
-        )
+        stream, channel = pull.channel.stream, pull.channel.name
         if self.link.loop.time() - pull.started_at < MEND_AGAIN:
             await asyncio.sleep(MEND_AGAIN)
         while pull.broken and not pull.closed:
             try:
-                await self.streams.ensure_channel(pull.channel)
+                since = await self.streams.ensure_channel(pull.channel)
             except Exception as error:  # whatever it is, a reader must not go silent
                 log.debug(telemetry.BUS_CHANNEL_MISSING, reason=str(error))
                 await asyncio.sleep(MEND_AGAIN)
             else:
+                if since != pull.known_since:
+                    log.warning(telemetry.BUS_CHANNEL_MENDED, stream=stream, channel=channel)
+                pull.known_since = since
                 break
         if pull.broken and not pull.closed:
             pull.start()

@@ -8,7 +8,6 @@ channel costs one pull and six heartbeats in thirty seconds.
 from __future__ import annotations
 
 import asyncio
-import time
 from asyncio import Future
 from datetime import timedelta
 from typing import Protocol
@@ -33,8 +32,8 @@ class Owner(Protocol):
     beats: Beats
 
     def new_inbox(self) -> str: ...
-    async def ensure(self, channel: Channel) -> None:
-        """See that the channel exists."""
+    async def ensure(self, channel: Channel) -> int:
+        """See that the channel exists; since when the server knows who has what of it."""
         ...
 
     def mend(self, pull: Pull) -> None:
@@ -69,7 +68,7 @@ class Delivery:
     @property
     def again(self) -> bool:
         words = self._words()
-        return words[4] != b"1" or int(words[7]) < self.pull.began_at
+        return words[4] != b"1" or int(words[7]) < self.pull.known_since
 
     def _words(self) -> list[bytes]:
         """$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence in the stream>.<sequence for the
@@ -105,8 +104,8 @@ class Delivery:
 
 
 class Pull:
-    """The pulls of one channel. What was stored before `began_at` (nanoseconds since 1970) somebody
-    may have had already.
+    """The pulls of one channel. Who had what was stored before `known_since` (in nanoseconds since
+    1970, by its clock) the server does not know.
     """
 
     def __init__(self, reader: Reader, channel: Channel) -> None:
@@ -117,7 +116,7 @@ class Pull:
         self.closed = False
         self.silent_ticks = 0
         self.started_at = 0.0
-        self.began_at = 0
+        self.known_since = 0
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{channel.name}".encode()
         self._inbox = b""
         self._sid = b""
@@ -128,7 +127,6 @@ class Pull:
         self.broken = False
         self.silent_ticks = 0
         self.started_at = self.reader.link.loop.time()
-        self.began_at = time.time_ns()
         inbox = self.reader.owner.new_inbox()
         self._inbox = inbox.encode()
         self._sid = self.reader.link.subscribe(inbox, self._arrived)
@@ -185,6 +183,8 @@ class Pull:
             case 408 | 404:
                 self._expired(self.outstanding)
             case 503:
+                self.lost()
+            case _ if self.channel.volatile:  # as below, and perhaps it was made anew already
                 self.lost()
             case _:  # a change of leader, a deleted consumer, a limit: ask again, and be told 503
                 self._reset()
@@ -249,11 +249,13 @@ class Reader:
             self._refill_soon()
 
     async def add(self, *channels: Channel) -> None:
-        await asyncio.gather(*(self.owner.ensure(channel) for channel in channels))
-        new = [channel for channel in channels if channel not in self.pulls]
+        ensured = await asyncio.gather(*(self.owner.ensure(channel) for channel in channels))
+        new = {c: since for c, since in zip(channels, ensured, strict=True) if c not in self.pulls}
         if self._closed or not new:
             return
-        self.pulls.update((channel, Pull(self, channel)) for channel in new)
+        for channel, since in new.items():
+            pull = self.pulls[channel] = Pull(self, channel)
+            pull.known_since = since
         self._share_out()
         for channel, pull in self.pulls.items():
             if channel in new or pull.outstanding > self.share:
@@ -294,9 +296,12 @@ class Reader:
             self._refill_soon()
 
     def restart(self) -> None:
-        """The link is up again: what was outstanding is void."""
+        """The link is up again: what was outstanding is void, and so may be a volatile channel."""
         for pull in self.pulls.values():
-            pull.start()
+            if pull.channel.volatile:
+                pull.lost()
+            else:
+                pull.start()
 
     def tick(self) -> None:
         """Every `TICK` seconds: find the pulls that the server has forgotten."""

@@ -19,7 +19,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import nats
@@ -87,10 +87,14 @@ class Streams:
             for stream in self.owned:
                 await self._anchor(manager, stream)
 
-    async def ensure_channel(self, channel: Channel) -> None:
-        """Make the channel's stream and consumer if they are not there. A pause is kept."""
+    async def ensure_channel(self, channel: Channel) -> int:
+        """Make the channel's stream and consumer if they are not there. A pause is kept.
+
+        Gives since when the server knows who has what, in nanoseconds since 1970.
+        """
         async with self._manager() as manager:
-            await self._ensure_consumer(manager, channel)
+            info = await self._ensure_consumer(manager, channel)
+        return int(info.created.timestamp() * 1_000_000) * 1_000
 
     async def backlog(self, channel: Channel) -> Backlog:
         """What waits; a channel that does not exist yet is made, so that the answer is true."""
@@ -155,18 +159,19 @@ class Streams:
         await manager.publish(subject, headers={"Nats-Msg-Id": f"{stream} anchor {slot}"})
         await manager.purge_stream(stream, subject=subject, keep=1)
 
-    async def _ensure_consumer(self, manager: JetStreamContext, channel: Channel) -> None:
+    async def _ensure_consumer(self, manager: JetStreamContext, channel: Channel) -> ConsumerInfo:
         try:
-            info = await manager.consumer_info(channel.stream, channel.name)
+            info: ConsumerInfo = await manager.consumer_info(channel.stream, channel.name)
         except NotFoundError:
             await self._ensure(manager, channel.stream)
-            await manager.add_consumer(channel.stream, _consumer(channel))
-            return
-        if bool(info.config.mem_storage) != channel.volatile:  # of all options this one stays
-            await manager.delete_consumer(channel.stream, channel.name)
-            await manager.add_consumer(channel.stream, _consumer(channel))
-        elif not _is_as_wanted(info, channel):
-            await manager.add_consumer(channel.stream, _consumer(channel))
+        else:
+            if bool(info.config.mem_storage) != channel.volatile:  # the one option that stays
+                with suppress(NotFoundError):  # somebody else was faster
+                    await manager.delete_consumer(channel.stream, channel.name)
+            elif _is_as_wanted(info, channel):
+                return info
+        made: ConsumerInfo = await manager.add_consumer(channel.stream, _consumer(channel))
+        return made
 
     @asynccontextmanager
     async def _manager(self) -> AsyncIterator[JetStreamContext]:

@@ -27,6 +27,7 @@ class Letter:
     """A message, as far as it is looked at before and while it is in work."""
 
     deliveries = 1
+    again = False
 
     def __init__(self, subject: str, data: bytes) -> None:
         self.subject = subject

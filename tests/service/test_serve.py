@@ -18,7 +18,7 @@ from pipeline.store.database import Database
 class Letter:
     """A message that nobody can read, and what the store held when it was let go."""
 
-    subject, data, deliveries = "pf.inbox.1.x", b"\xff", 1
+    subject, data, deliveries, again = "pf.inbox.1.x", b"\xff", 1, False
 
     def __init__(self) -> None:
         self.ends: list[str] = []
