@@ -275,7 +275,7 @@ def _is_secret(name: str) -> bool:
 def _as_json(line: structlog.typing.EventDict, **options: Any) -> bytes:
     """A line as JSON; what orjson refuses (lone surrogates, huge numbers) the slower way."""
     try:
-        return orjson.dumps(line, **options)
+        return orjson.dumps(line, option=orjson.OPT_PASSTHROUGH_DATACLASS, **options)
     except (TypeError, ValueError):
         return json.dumps(line, **options).encode()
 

@@ -27,7 +27,11 @@ PATIENCE = 10.0
 """Seconds that one check may take."""
 
 MOST_VERSIONS = 2_000
-"""Versions of workflows that are compiled; this many take about two seconds."""
+COMPILING = PATIENCE / 2
+"""Versions of workflows that are compiled, and seconds that it may take."""
+
+MOST_LINES = 20
+"""Versions that are named."""
 
 _MEGABYTE = 1024 * 1024
 _LITTLE_DISK, _NO_DISK = 2_000 * _MEGABYTE, 200 * _MEGABYTE
@@ -317,7 +321,7 @@ async def plugins(settings: Settings) -> AsyncIterator[Line]:
 async def workflows(settings: Settings) -> AsyncIterator[Line]:
     """Whether what runs go by compiles here: a task type may be gone, a check stricter than it was.
 
-    Of a database that cannot be asked, the check of PostgreSQL tells.
+    Of a database that is not there, or without our tables, the check of PostgreSQL tells.
     """
     if not settings.database_url:
         return
@@ -328,35 +332,52 @@ async def workflows(settings: Settings) -> AsyncIterator[Line]:
 
     try:
         opened = await psycopg.AsyncConnection.connect(settings.database_url, connect_timeout=5)
-        async with opened as connection:
-            found = await versions.in_use(connection, MOST_VERSIONS)
     except psycopg.Error:
         return
+    async with opened as connection:
+        try:
+            found = await versions.in_use(connection, MOST_VERSIONS)
+        except psycopg.errors.UndefinedTable:
+            return
     types = builtins.task_types(settings)
-    unsound = await asyncio.to_thread(_unsound, found, types)
-    advice = "Install what it needs before its runs go on: here they fail as `unrunnable`."
-    for version, problem in unsound:
+    looked, unsound = await asyncio.to_thread(_unsound, found, types, time.monotonic() + COMPILING)
+    advice = (
+        "Install what it needs. If a check is stricter than it was, save a version that passes it "
+        "and run `permaflow workflow migrate-runs` with the Permaflow that you had: here its runs "
+        "fail as `unrunnable` when they go on."
+    )
+    for version, problem in unsound[:MOST_LINES]:
         said = (
-            f"version {version.version} of {version.name!r}, with {version.open_runs:,} open runs,"
-            f" does not compile: {problem.message} (at {problem.pointer})"
+            f"version {version.version} of {version.name!r} does not compile "
+            f"(open runs: {version.open_runs:,}): {problem.message} (at {problem.pointer})"
         )
         yield Line("workflows", FAIL, said, advice)
+    if (more := len(unsound) - MOST_LINES) > 0:
+        yield Line("workflows", FAIL, f"versions that do not compile, not shown: {more:,}", advice)
     total = found[0].total if found else 0
-    if total > len(found):
-        said = f"only the {len(found):,} most used of {total:,} versions were looked at"
+    if total > looked:
+        said = f"versions in use: {total:,}; only the {looked:,} most used were looked at"
         yield Line("workflows", WARN, said)
     if not unsound:
-        yield Line("workflows", OK, f"{len(found):,} versions in use compile")
+        yield Line("workflows", OK, f"versions in use that compile: {looked:,}")
 
 
-def _unsound(found: Sequence[InUse], types: TaskTypeRegistry) -> list[tuple[InUse, Problem]]:
-    """Those that do not compile, with the first of their problems."""
+def _unsound(
+    found: Sequence[InUse], types: TaskTypeRegistry, until: float
+) -> tuple[int, list[tuple[InUse, Problem]]]:
+    """How many were looked at until that moment, and the first problem of each that has some."""
     import orjson
 
     from specs.dialects import compile_document
 
-    compiled = ((each, compile_document(orjson.loads(each.document), types)) for each in found)
-    return [(each, outcome.problems[0]) for each, outcome in compiled if outcome.plan is None]
+    unsound: list[tuple[InUse, Problem]] = []
+    for looked, version in enumerate(found):
+        if time.monotonic() > until:
+            return looked, unsound
+        compiled = compile_document(orjson.loads(version.document), types)
+        if compiled.plan is None:
+            unsound.append((version, compiled.problems[0]))
+    return len(found), unsound
 
 
 async def gateway(settings: Settings) -> AsyncIterator[Line]:

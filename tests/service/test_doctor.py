@@ -59,10 +59,10 @@ async def test_a_version_that_no_longer_compiles_is_told_with_its_open_runs(
     await workflow(database, "idle", GONE, 0)
     first, second = await looked(settings)
     assert (first.state, second.state) == (FAIL, FAIL)
-    assert first.message.startswith("version 1 of 'lost', with 2 open runs, does not compile: ")
+    assert first.message.startswith("version 1 of 'lost' does not compile (open runs: 2): ")
     assert "of_a_plug_in" in first.message
     assert first.message.endswith(" (at /nodes/1/type)")
-    assert second.message.startswith("version 1 of 'idle', with 0 open runs")
+    assert second.message.startswith("version 1 of 'idle' does not compile (open runs: 0): ")
     assert "unrunnable" in first.advice
 
 
@@ -74,7 +74,22 @@ async def test_it_says_how_many_it_has_not_looked_at(
     await workflow(database, "busy", SOUND, 2)
     lines = await looked(settings)
     assert [line.state for line in lines] == [WARN, OK]
-    assert lines[0].message == "only the 1 most used of 2 versions were looked at"
+    assert lines[0].message == "versions in use: 2; only the 1 most used were looked at"
+
+
+async def test_it_names_some_and_stops_in_time(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "MOST_LINES", 1)
+    for name in ("one", "two", "three"):
+        await workflow(database, name, GONE, 0)
+    named, others = await looked(settings)
+    assert (named.state, others.state) == (FAIL, FAIL)
+    assert others.message == "versions that do not compile, not shown: 2"
+    monkeypatch.setattr(checks, "COMPILING", -1.0)
+    warned, fine = await looked(settings)
+    assert warned.message == "versions in use: 3; only the 0 most used were looked at"
+    assert (fine.state, fine.message) == (OK, "versions in use that compile: 0")
 
 
 async def test_a_database_without_tables_is_for_another_check_to_tell(
