@@ -13,8 +13,9 @@ import pytest
 
 from permaflow.errors import BusError, BusUnavailableError, MessageTooLargeError
 from pipeline.bus.jetstream import JetStreamBus, connect
-from pipeline.bus.port import Backlog, Bus, Channel, Message, Subscription
+from pipeline.bus.port import Backlog, Bus, Channel
 from pipeline.bus.subjects import done_channel, inbox_channel, step_channel
+from tests.fix_bus import received
 
 pytestmark = pytest.mark.service
 
@@ -45,15 +46,6 @@ async def connected(nats_url: str) -> AsyncIterator[Connect]:
 @pytest.fixture
 async def bus(connected: Connect) -> JetStreamBus:
     return await connected()
-
-
-async def received(reader: Subscription, count: int) -> list[Message]:
-    """At least so many messages."""
-    messages: list[Message] = []
-    async with asyncio.timeout(SOON):
-        while len(messages) < count:
-            messages += await reader.batch()
-    return messages
 
 
 async def becomes(bus: Bus, channel: Channel, wanted: Backlog) -> None:

@@ -21,8 +21,9 @@ from permaflow.errors import BusError, BusUnavailableError
 from pipeline.bus import jetstream, link, pull
 from pipeline.bus.beats import Beats
 from pipeline.bus.jetstream import JetStreamBus, connect
-from pipeline.bus.port import Backlog, Channel, Message, Subscription
+from pipeline.bus.port import Backlog, Channel, Subscription
 from pipeline.embedded.stack import Stack
+from tests.fix_bus import received
 from tests.fix_servers import BACK_END
 
 pytestmark = [
@@ -65,14 +66,6 @@ async def wipe(stack: Stack) -> None:
     await server.kill()
     shutil.rmtree(stack.data_dir / "nats" / "jetstream")
     await server.start()
-
-
-async def received(reader: Subscription, count: int) -> list[Message]:
-    messages: list[Message] = []
-    async with asyncio.timeout(SOON):
-        while len(messages) < count:
-            messages += await reader.batch()
-    return messages
 
 
 async def manage(bus: JetStreamBus, what: str, *names: str) -> None:
@@ -169,19 +162,19 @@ async def test_what_a_volatile_channel_had_out_comes_at_once_after_a_restart_and
     reader = await bus.subscribe_many((channel, lasting), 100)
     for number in range(3):
         await bus.send("t.one.v", b"%d" % number)
-    first = await received(reader, 3)
+    first = await received(reader, 3, SOON)
     assert [message.again for message in first] == [False] * 3
     await stack.servers["nats"].kill()
     kept = {path.parent.name for path in stack.data_dir.rglob("obs/*/meta.inf")}
     assert kept == {"lasting"}
     await stack.servers["nats"].start()
-    again = await received(reader, 3)
+    again = await received(reader, 3, SOON)
     assert sorted(message.data for message in again) == [b"0", b"1", b"2"]
     assert [(message.deliveries, message.again) for message in again] == [(1, True)] * 3
     for message in again:
         message.ack()
     await bus.send("t.one.v", b"new")
-    (new,) = await received(reader, 1)
+    (new,) = await received(reader, 1, SOON)
     assert (new.data, new.again) == (b"new", False)
 
 
@@ -190,11 +183,11 @@ async def test_a_volatile_channel_that_somebody_else_made_again_says_so(stack: S
     async with connected(stack) as one, connected(stack) as two:
         reader = await one.subscribe(channel, 10)
         await one.send("t.one.v", b"out")
-        (first,) = await received(reader, 1)
+        (first,) = await received(reader, 1, SOON)
         assert not first.again
         await manage(two, "delete_consumer", "T_ONE", "volatile")
         await two.ensure(channel)
-        (again,) = await received(reader, 1)
+        (again,) = await received(reader, 1, SOON)
         assert (again.again, again.data) == (True, b"out")
         again.ack()
 
@@ -211,7 +204,7 @@ async def test_a_channel_becomes_volatile_without_losing_what_waits(bus: JetStre
     await (await bus.subscribe(CHANNEL, 10)).close()
     await bus.send("t.one.a", b"waits")
     reader = await bus.subscribe(replace(CHANNEL, volatile=True), 10)
-    (message,) = await received(reader, 1)
+    (message,) = await received(reader, 1, SOON)
     assert message.data == b"waits"
     message.ack()
     async with bus.streams._manager() as manager:
