@@ -238,6 +238,8 @@ class _Frames(asyncio.Protocol):
 def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
     # A Python that is not at its usual place may need this to find its own library.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    # Code does the same wherever it runs; and V8 needs no file to find out where that is.
+    kept["TZ"] = "UTC"
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", "-X", "utf8", *arguments],

@@ -42,6 +42,8 @@ _NUMBERS = {
     "newfstatat": (262, 79),
     "gettid": (186, 178),
     "futex": (202, 98),
+    "sched_getparam": (143, 121),
+    "sched_getscheduler": (145, 120),
     "sched_getaffinity": (204, 123),
     "restart_syscall": (219, 128),
     "clock_gettime": (228, 113),

@@ -51,6 +51,8 @@ _THREADS = [
     "rseq",
     "rt_sigaction",
     "sched_getaffinity",
+    "sched_getparam",  # by pthread_getschedparam: V8's locks sort those who wait by priority
+    "sched_getscheduler",
     "getcpu",
     "membarrier",
     "pkey_mprotect",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from permaflow.errors import JailError
 from permaflow.plan import Json
 from permaflow.task import Done, Reject, Retry, Verdict
 from permaflow.testing.task import config_of, make_context
+from stages.jail.cell import Cell, Job
 from stages.jail.confine import LAYERS
 from stages.jail.engines import MONTY, V8, Engine
 from stages.jail.pool import Pool, PoolLimits
 from stages.jail.snippets import JailedSnippets
 from stages.snippet import task_type
+from tests.stages.hostile import HOSTILE_MACHINE
 
 MEGABYTE = 1 << 20
 
@@ -29,6 +32,12 @@ def lines() -> list[str]:
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     async with Pool(PoolLimits()) as made:
+        yield made
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as made:
         yield made
 
 
@@ -84,6 +93,44 @@ async def test_v8_forgets_one_run_before_the_next(pool: Pool, lines: list[str]) 
     assert await v8(pool, lines, "return [typeof kept, [].kept ?? null]") == Done(
         ["undefined", None]
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "return new Date(0).toString()",
+            "Thu Jan 01 1970 00:00:00 GMT+0000 (Coordinated Universal Time)",
+        ),
+        ("return Intl.DateTimeFormat().resolvedOptions().timeZone", "UTC"),
+        (
+            "return new Date(0).toLocaleString('de-DE', {timeZone: 'Asia/Tokyo'})",
+            "1.1.1970, 09:00:00",
+        ),
+        ("return new Intl.ListFormat('de').format(['a', 'b', 'c'])", "a, b und c"),
+        ("return ['z', 'ä', 'a'].sort(new Intl.Collator('de').compare)", ["a", "ä", "z"]),
+    ],
+)
+async def test_v8_knows_dates_and_languages_without_a_file(
+    pool: Pool, lines: list[str], code: str, expected: Json
+) -> None:
+    assert await v8(pool, lines, code) == Done(expected)
+
+
+async def test_threads_of_v8_may_ask_for_their_priority(threads: ThreadPoolExecutor) -> None:
+    """Its locks do when two threads meet there, which is seldom: one job in a thousand."""
+    code = """
+libc.pthread_self.restype = ctypes.c_ulong
+policy, priority = ctypes.c_int(-1), ctypes.c_int(-1)
+itself = ctypes.c_ulong(libc.pthread_self())
+out = libc.pthread_getschedparam(itself, ctypes.byref(policy), ctypes.byref(priority))
+"""
+    cell = await Cell.start(HOSTILE_MACHINE, 64 * MEGABYTE, threads)
+    try:
+        job = Job(code.encode(), b"null", 3.0, 64 * MEGABYTE, MEGABYTE, lambda line: None)
+        assert await cell.run(job) == b"0"
+    finally:
+        await cell.end()
 
 
 @pytest.mark.parametrize(
