@@ -45,7 +45,8 @@ async def test_a_task_that_loses_its_cancellation_is_cancelled_again(monkeypatch
         await cancelled()
         await asyncio.Event().wait()
 
-    result = await result_of(run)
+    async with asyncio.timeout(10):
+        result = await result_of(run)
 
     assert (result.code, result.timed_out, result.retryable) == ("timeout", True, True)
 
