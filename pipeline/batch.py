@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from permaflow.plan import Json
 from permaflow.task import TaskType
+from pipeline import wire
 from pipeline.core.effects import (
     Ask,
     ClearTimer,
@@ -24,7 +24,7 @@ from pipeline.core.effects import (
 from pipeline.core.entries import Asked, Entry, LoopOpened, Succeeded, to_row
 from pipeline.ids import new_id, question_id
 from pipeline.live_runs import LiveRun, dehydrate
-from pipeline.outbox import Outbox
+from pipeline.outbox import Item, Outbox
 from pipeline.store.journal import Append
 from pipeline.store.questions import CHILD
 from pipeline.wire import encode as encode_wire
@@ -93,7 +93,7 @@ class Batch:
             append.orgs.append(live.org)
             append.entries.append(encoded)
             self.entries += len(row)
-            self.advanced[live.org.hex].append((run.id, run.seq))
+            self.advanced[live.org_hex].append((run.id, run.seq))
             if run.status != live.status:
                 self._status(live, error)
         self._send(live, decision.effects, dispatches, asked)
@@ -101,22 +101,24 @@ class Batch:
             append.held.append(run.id)
 
     def send_again(self, live: LiveRun, effects: list[Dispatch], nudge: int) -> None:
-        """Take in dispatches that are out already; `nudge` as in `Outbox.add`."""
+        """Take in dispatches that are out already; `nudge` as in `wire.Dispatch`."""
         self._send(live, [], [self._dispatch(live, effect, nudge) for effect in effects], {})
 
     def _send(
         self,
         live: LiveRun,
         effects: list[Effect],
-        dispatches: list[tuple[Any, ...]],
+        dispatches: list[Item],
         asked: Mapping[tuple[str, str, int], UUID],
     ) -> None:
         run_id = live.run.id
         append = self.append
         for dispatch in dispatches:
-            self.outbox.add(*dispatch)
+            self.outbox.add(dispatch)
         self.dispatched += len(dispatches)
         for effect in effects:
+            if type(effect) is Dispatch:
+                continue
             match effect:
                 case SetTimer(key=key, delay=delay, until=until):
                     append.timers.append((run_id, key, live.org, delay, until))
@@ -147,7 +149,7 @@ class Batch:
         run = live.run
         if run.finished:
             self.append.finished.append((run.id, run.status, error))
-            self.finished[live.org.hex].append(run.id)
+            self.finished[live.org_hex].append(run.id)
         else:
             self.append.statuses.append((run.id, run.status))
 
@@ -161,8 +163,7 @@ class Batch:
                 entry = entry._replace(ref=str(ref))
         return dehydrate(entry)
 
-    def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> tuple[Any, ...]:
-        """What `Outbox.add` wants."""
+    def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> Item:
         task_type = self._type_of(effect.type)
         timeout = effect.timeout
         if timeout is None:
@@ -173,7 +174,20 @@ class Batch:
             ref = new_id()
             self.append.payloads.append((ref, live.org, live.run.id, _encode_row(effect.config)))
             config = b"\xc0"
-        return live.org.hex, live.run.id, effect, config, ref, timeout, task_type.batch, nudge
+        step = wire.Dispatch(
+            live.run.id,
+            effect.scope,
+            effect.node,
+            effect.attempt,
+            effect.type,
+            msgspec.Raw(config),
+            timeout,
+            ref,
+            nudge,
+            effect.visit,
+            effect.once,
+        )
+        return Item(effect.stage, live.org_hex, task_type.batch, step, len(config))
 
 
 def _name(run_id: UUID, effect: Ask) -> UUID:

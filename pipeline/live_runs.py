@@ -64,6 +64,7 @@ class LiveRun:
         "counted",
         "fresh",
         "org",
+        "org_hex",
         "run",
         "status",
         "used_at",
@@ -75,6 +76,7 @@ class LiveRun:
     def __init__(self, run: Run, stored: StoredRun, weight: int) -> None:
         self.run = run
         self.org = stored.org
+        self.org_hex = stored.org.hex
         self.workflow_id = stored.workflow_id
         self.status = stored.status
         self.fresh = True

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from uuid import UUID
-
-import msgspec
+from typing import NamedTuple
 
 from pipeline.bus.subjects import step
-from pipeline.core.effects import Dispatch
-from pipeline.wire import Dispatch as WireDispatch
-from pipeline.wire import Dispatches, encode
+from pipeline.wire import Dispatch, Dispatches, encode
 
 _MAX_MESSAGE = 512 * 1024
 _OVERHEAD = 200
+
+
+class Item(NamedTuple):
+    """A dispatch, and where it goes; `batch` is that of its task type, `size` of its config."""
+
+    stage: str
+    org: str
+    batch: int
+    dispatch: Dispatch
+    size: int
 
 
 class Outbox:
@@ -26,57 +32,34 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, str, int], list[tuple[WireDispatch, int]]] = defaultdict(list)
+        self._groups: dict[tuple[str, str, int], list[Item]] = defaultdict(list)
 
-    def add(
-        self,
-        org: str,
-        run_id: UUID,
-        effect: Dispatch,
-        config: bytes,
-        config_ref: UUID | None,
-        timeout: float,
-        batch: int,
-        nudge: int,
-    ) -> None:
-        """`config` is encoded already."""
-        wire = WireDispatch(
-            run_id,
-            effect.scope,
-            effect.node,
-            effect.attempt,
-            effect.type,
-            msgspec.Raw(config),
-            timeout,
-            config_ref,
-            nudge,
-            effect.visit,
-            effect.once,
-        )
-        self._groups[effect.stage, org, batch].append((wire, len(config) + _OVERHEAD))
+    def add(self, item: Item) -> None:
+        self._groups[item[:3]].append(item)
 
     def messages(self) -> Iterator[tuple[str, bytes, str | None]]:
         """The messages of everything collected."""
-        for (stage, org, batch), dispatches in self._groups.items():
+        for (stage, org, batch), items in self._groups.items():
             subject = step(stage, org)
-            for chunk in _chunks(dispatches, batch):
+            for chunk in _chunks(items, batch):
                 yield subject, encode(Dispatches(org, chunk)), _key(chunk)
 
 
-def _chunks(dispatches: list[tuple[WireDispatch, int]], batch: int) -> Iterator[list[WireDispatch]]:
-    chunk: list[WireDispatch] = []
+def _chunks(items: list[Item], batch: int) -> Iterator[list[Dispatch]]:
+    chunk: list[Dispatch] = []
     weight = 0
-    for wire, size in dispatches:
+    for item in items:
+        size = item.size + _OVERHEAD
         if chunk and (len(chunk) >= batch or weight + size > _MAX_MESSAGE):
             yield chunk
             chunk, weight = [], 0
-        chunk.append(wire)
+        chunk.append(item.dispatch)
         weight += size
     if chunk:
         yield chunk
 
 
-def _key(chunk: list[WireDispatch]) -> str | None:
+def _key(chunk: list[Dispatch]) -> str | None:
     if len(chunk) > 1:
         return None
     only = chunk[0]
