@@ -17,7 +17,7 @@ LONGEST = timedelta(days=3_660)
 def read_delay(delay: Delay, node: str, context: Context) -> tuple[float | None, str | None]:
     """Seconds to wait, or the moment to wait for, in the form that every database reads.
 
-    Raises `EvaluationError` for what is no time, and for more than ten years.
+    Raises `EvaluationError` for what is no time, and for a duration of more than ten years.
     """
     if delay.until is not None:
         return None, _moment(delay.until.evaluate(context), node)

@@ -6,6 +6,8 @@ from permaflow.errors import EvaluationError
 from permaflow.plan import Context, Json, Loop
 from pipeline.core.state import LoopState
 
+_KINDS = {type(None): "null", bool: "true or false", str: "text"}
+
 
 def read_items(loop: Loop, context: Context) -> list[Json]:
     """The items of a loop: a list, or the `{key, value}` pairs of an object.
@@ -16,7 +18,7 @@ def read_items(loop: Loop, context: Context) -> list[Json]:
     if isinstance(value, dict):
         value = [{"key": key, "value": item} for key, item in value.items()]
     if not isinstance(value, list):
-        kind = type(value).__name__
+        kind = _KINDS.get(type(value), "a number")
         raise EvaluationError(f"A loop runs over a list or an object; its `items` are {kind}.")
     if len(value) > loop.max_items:
         message = f"A loop may run over {loop.max_items} items; this one has {len(value)}."

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from specs.cel.values import (
@@ -42,6 +43,9 @@ class Function:
 
 FUNCTIONS: dict[str, Function] = {}
 _NUMBERS = frozenset({int, float})
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+_UPPER = str.maketrans(ascii_lowercase, ascii_uppercase)
 
 
 def _function(name: str, least: int = 1, most: int | None = None) -> Callable[[Apply], Apply]:
@@ -102,11 +106,8 @@ def _double(values: tuple[Value, ...], meter: Meter, at: int) -> Value:
     value = values[0]
     if type(value) in _NUMBERS:
         return float(value)
-    if type(value) is str and len(value) <= 400:
-        try:
-            return number(float(value), at)
-        except ValueError:
-            pass
+    if type(value) is str and len(value) <= 400 and _DECIMAL.fullmatch(value):
+        return number(float(value), at)
     raise Fault(at, f"`double` cannot make a number of {_shown(value)}")
 
 
@@ -181,8 +182,8 @@ def _plain(name: str, work: Callable[..., Value], count: int = 1, most: int | No
 
 _plain("startsWith", str.startswith, 2)
 _plain("endsWith", str.endswith, 2)
-_plain("lowerAscii", str.lower)
-_plain("upperAscii", str.upper)
+_plain("lowerAscii", lambda value: value.translate(_LOWER))
+_plain("upperAscii", lambda value: value.translate(_UPPER))
 _plain("trim", str.strip)
 _plain("indexOf", str.find, 2)
 _plain("lastIndexOf", str.rfind, 2)
@@ -303,7 +304,9 @@ def _timestamp(values: tuple[Value, ...], meter: Meter, at: int) -> Value:
         except ValueError:
             pass
         else:
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
+            aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+            # As it is written: there, too, it needs a year from 1 to 9999.
+            return moment(lambda: aware.astimezone(UTC), at)
     raise Fault(
         at, f"{_shown(value)} is no time; a time reads `2030-01-31T09:00:00Z` or `2030-01-31`"
     )

@@ -162,7 +162,7 @@ def as_text(value: Value) -> str:
             return value
         case bool():
             return "true" if value else "false"
-        case float() if value.is_integer() and abs(value) < 1e15:
+        case float() if value.is_integer() and abs(value) < 1e16:
             return str(int(value))
         case float():
             return repr(value)
@@ -199,7 +199,7 @@ def _calculate(op: str, left: Any, right: Any, at: int) -> Json:
         if not whole:
             return number(left / right, at)
         quotient = abs(left) // abs(right)
-        return quotient if (left < 0) == (right < 0) else -quotient
+        return number(quotient if (left < 0) == (right < 0) else -quotient, at)
     if not whole:
         return number(math.fmod(left, right), at)
     rest: int = abs(left) % abs(right)

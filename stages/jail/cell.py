@@ -180,7 +180,9 @@ class Cell:
         """Whether a frame of this size may come now. All lines of a job share one allowance."""
         if kind == frames.LINE:
             self._logged += size + 100
-            return self._logged <= 4 * frames.MAX_LOG + 100 * frames.MAX_LINES
+            # One more line says that others are left out.
+            most = 4 * (frames.MAX_LOG + frames.MAX_LINE) + 100 * (frames.MAX_LINES + 1)
+            return self._logged <= most
         if kind == frames.DONE and self._job is not None:
             return size <= self._job.output
         return size <= 32_000

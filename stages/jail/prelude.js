@@ -6,17 +6,29 @@
   const { parse, stringify } = JSON;
   const text = String;
   const ErrorClass = Error;
+  const { call } = Function.prototype;
+  const wellFormed = call.bind(String.prototype.toWellFormed);
+  const replaceAll = call.bind(String.prototype.replaceAll);
 
+  // Half a character, or a NUL, is text here and nowhere else.
+  const readable = (value) => replaceAll(wellFormed(text(value)), "\0", "\u2400");
   const shown = (value) => {
-    if (typeof value === "string") return value;
-    if (value instanceof ErrorClass) return text(value.stack ? `${value}\n${value.stack}` : value);
     try {
-      return stringify(value) ?? text(value);
+      if (value instanceof ErrorClass) return text(value.stack ? `${value}\n${value.stack}` : value);
+      return typeof value === "object" ? stringify(value) : text(value);
     } catch {
-      return text(value);
+      try {
+        return text(value);
+      } catch {
+        return "[object]";
+      }
     }
   };
-  const write = (...values) => tell("line", values.map(shown).join(" "));
+  const write = (...values) => {
+    let line = "";
+    for (let i = 0; i < values.length; i++) line += (i ? " " : "") + shown(values[i]);
+    tell("line", readable(line));
+  };
   const console = {};
   for (const name of ["log", "info", "debug", "warn", "error", "trace"]) console[name] = write;
   Object.defineProperty(globalThis, "console", { value: console, writable: true, configurable: true });
@@ -25,11 +37,11 @@
     let name = "", message = "", stack = "";
     try {
       if (error instanceof ErrorClass) {
-        name = text(error.name);
-        message = text(error.message);
-        stack = text(error.stack);
+        name = readable(error.name);
+        message = readable(error.message);
+        stack = readable(error.stack);
       } else {
-        message = shown(error);
+        message = readable(shown(error));
       }
     } catch {
       message = "What was thrown cannot be shown.";

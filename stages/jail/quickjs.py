@@ -17,7 +17,8 @@ _STACK = 1 << 20
 _HEAD_LINES = 2
 """Lines that `AsyncFunction` puts in front of the code."""
 
-_place = re.compile(r"<input>:(\d+):(\d+)")
+_in_source = re.compile(r"^ +at <input>:(\d+):(\d+)$", re.MULTILINE)
+_in_code = re.compile(r"^ +at (.+) \(<input>:(\d+):(\d+)\)$", re.MULTILINE)
 
 
 class Engine:
@@ -25,6 +26,7 @@ class Engine:
 
     def __init__(self, prelude: str, memory: int) -> None:
         self._prelude = prelude
+        self._call_line = str(prelude[: prelude.index("body(parse(given))")].count("\n") + 1)
         self._told: list[tuple[str, ...]] = []
         self._line: Callable[[str], None] = lambda text: None
         self.needs = Needs(address_space=memory + (192 << 20))
@@ -71,8 +73,21 @@ class Engine:
             return texts[0]
         name, message, stack = texts
         # Without memory for an error the engine throws null.
-        if (name == "InternalError" and message.endswith("out of memory")) or message == "null":
+        if (name == "InternalError" and message.endswith("out of memory")) or (
+            not name and message == "null"
+        ):
             return failure("memory", name, message)
-        found = _place.search(stack) if kind != "bad_output" else None
-        line, column = (int(found[1]) - _HEAD_LINES, int(found[2])) if found else (0, 0)
-        return failure(kind, name, message, max(0, line), column)
+        line, column = self._place(kind, stack)
+        return failure(kind, name, message, max(0, line - _HEAD_LINES), column)
+
+    def _place(self, kind: str, stack: str) -> tuple[int, int]:
+        """Line and column as the engine counts them; (0, 0) if it names none of the code."""
+        if kind == "syntax":
+            found = _in_source.search(stack)
+            return (int(found[1]), int(found[2])) if found else (0, 0)
+        if kind == "bad_output":
+            return 0, 0
+        places = _in_code.findall(stack)
+        if places and places[-1][:2] == ("<anonymous>", self._call_line):
+            places.pop()  # where the code was called
+        return (int(places[0][1]), int(places[0][2])) if places else (0, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
@@ -11,8 +13,12 @@ import orjson
 from permaflow.errors import InputError, SnippetError
 from permaflow.plan import Json
 from stages.jail.cell import Job
+from stages.jail.engines import MONTY
 from stages.jail.engines import engine as engine_of
 from stages.jail.pool import Pool
+
+_HALF = re.compile(rb"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""Half a surrogate pair: JavaScript writes it so in JSON, and whole ones as they are."""
 
 
 class JailedSnippets:
@@ -49,7 +55,13 @@ class JailedSnippets:
         except (TypeError, ValueError) as error:
             raise InputError(f"The code or its input cannot be handed on: {error}") from error
         output = await self._pool.run(self._org, engine_of(engine), job)
+        # Numbers of JavaScript are doubles, also where they are written as many digits.
+        decode = msgspec.json.decode if engine == MONTY.name else orjson.loads
         try:
-            return msgspec.json.decode(output)
+            return decode(output)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            whole, halves = _HALF.subn("\\1\ufffd".encode(), output)
+            if halves:
+                with suppress(ValueError):
+                    return decode(whole)
             raise SnippetError(f"The output is not JSON: {error}") from error

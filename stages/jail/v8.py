@@ -31,18 +31,24 @@ _STRINGS = (_STRING, 200, 201, 202, 204)
 
 _WRAP = """
 ((prelude) => {
-  const { parse, stringify } = JSON;
-  const told = [];
-  let lines = 0, end = false;
-  const run = prelude((kind, ...texts) => {
-    if (kind !== "line") {
-      if (!end) told.push([kind, ...texts]);
+  const { stringify } = JSON;
+  const slice = Function.prototype.call.bind(String.prototype.slice);
+  let told = "", lines = 0, end = false;
+  // Of text alone, put together by hand: code may have changed how anything else is written.
+  const add = (texts) => {
+    let all = "";
+    for (let i = 0; i < texts.length; i++) all += (i ? "," : "") + stringify(texts[i]);
+    told += `${told ? "," : ""}[${all}]`;
+  };
+  const run = prelude((...texts) => {
+    if (texts[0] !== "line") {
+      if (!end) add(texts);
       end = true;
     } else if (lines++ <= MOST) {
-      told.push([kind, texts[0].slice(0, LONGEST)]);
+      add(["line", slice(texts[1], 0, LONGEST)]);
     }
   });
-  return (code, given) => (code === undefined ? stringify(told) : run(code, given));
+  return (code, given) => (code === undefined ? `[${told}]` : run(code, given));
 })
 """
 

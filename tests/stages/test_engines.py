@@ -71,6 +71,109 @@ async def test_it_has_every_layer_that_there_is_here(pool: Pool, engine: Engine)
     assert {*cell.layers, *cell.missing} == set(LAYERS)
 
 
+# --- JavaScript, whichever engine -----------------------------------------------------------------
+
+javascript = pytest.mark.parametrize("engine", ["quickjs", "v8"])
+
+
+@javascript
+async def test_half_an_emoji_is_text_like_any_other(
+    pool: Pool, lines: list[str], engine: str
+) -> None:
+    code = "const half = input.slice(0, 3); console.log(half); return {[half]: half, a: 'b😀'}"
+    given = "ab😀"
+    assert await did(pool, lines, code, given, engine=engine) == Done({"ab�": "ab�", "a": "b😀"})
+    assert lines == ["ab�"]
+    code = "throw new Error(input.slice(0, 3))"
+    assert rejected(await did(pool, lines, code, given, engine=engine)).message == (
+        "Error: ab� (line 1)"
+    )
+    code = r"return 'a whole text: \\ud83d'"
+    assert await did(pool, lines, code, given, engine=engine) == Done(r"a whole text: \ud83d")
+
+
+@javascript
+async def test_nothing_is_cut_at_a_nul(pool: Pool, lines: list[str], engine: str) -> None:
+    code = r"console.log('a\0b', 'c'); throw new Error('before\0after')"
+    verdict = rejected(await did(pool, lines, code, None, engine=engine))
+    assert verdict.message == "Error: before␀after (line 1)"
+    assert lines == ["a␀b c"]
+
+
+@javascript
+async def test_large_numbers_are_numbers(pool: Pool, lines: list[str], engine: str) -> None:
+    code = "return [2 ** 64, -1e19, 1e20, 1e22, 2 ** 53]"
+    assert await did(pool, lines, code, None, engine=engine) == Done(
+        [2.0**64, -1e19, 1e20, 1e22, 2**53]
+    )
+
+
+@javascript
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("\n\nreturn JSON.parse('{" + r"\n" * 8 + '"a": bad}\')', 3),
+        ("\n\nJSON.parse('{bad')", 3),
+        ("\neval('\\n\\n\\n(')", 2),
+        ("[1].map(() => {\n  undefined.y })", 2),
+        ("await 0;\n\nnull.x", 3),
+        ("return " + "(" * 20_000 + "1" + ")" * 20_000, None),
+    ],
+)
+async def test_the_line_of_an_error_is_one_of_the_code(
+    pool: Pool, lines: list[str], engine: str, code: str, line: int | None
+) -> None:
+    message = rejected(await did(pool, lines, code, None, engine=engine)).message
+    assert message.endswith(f"(line {line})") if line else "line" not in message
+
+
+@javascript
+async def test_whatever_is_logged_is_shown(pool: Pool, lines: list[str], engine: str) -> None:
+    code = (
+        "console.log(Object.create(null), NaN, undefined, null, {a: 1}, [1], 1n);"
+        "console.log({toJSON() { throw 1 }, toString() { throw 2 }}); return 1"
+    )
+    assert await did(pool, lines, code, None, engine=engine) == Done(1)
+    assert lines == ['{} NaN undefined null {"a":1} [1] 1', "[object]"]
+
+
+@javascript
+async def test_code_that_changes_the_language_still_gives_its_output(
+    pool: Pool, lines: list[str], engine: str
+) -> None:
+    code = (
+        "Array.prototype.toJSON = Object.prototype.toJSON = String.prototype.toJSON = () => 1;"
+        "Array.prototype.push = Array.prototype.map = Array.prototype.join = () => 1;"
+        "String.prototype.toWellFormed = String.prototype.slice = () => 'no';"
+        "console.log('yes'); return 'out'"
+    )
+    assert await did(pool, lines, code, None, engine=engine) == Done("out")
+    assert lines == ["yes"]
+
+
+@javascript
+async def test_an_error_that_says_null_is_no_lack_of_memory(
+    pool: Pool, lines: list[str], engine: str
+) -> None:
+    verdict = rejected(await did(pool, lines, "throw new Error('null')", None, engine=engine))
+    assert (verdict.code, verdict.message) == ("snippet_failed", "Error: null (line 1)")
+
+
+@pytest.mark.parametrize(
+    ("code", "choice"),
+    [
+        ("for (let i = 0; i < 201; i++) console.log('😀'.repeat(160))", {"engine": "quickjs"}),
+        ("for (let i = 0; i < 201; i++) console.log('😀'.repeat(160))", {"engine": "v8"}),
+        ("for i in range(201): print('😀' * 160)", {"language": "python"}),
+    ],
+)
+async def test_a_full_log_says_that_it_is_full(
+    pool: Pool, lines: list[str], code: str, choice: dict[str, str]
+) -> None:
+    assert await did(pool, lines, code, None, **choice) == Done(None)
+    assert lines == ["😀" * 160] * 200 + ["… more lines are left out"]
+
+
 # --- V8 -------------------------------------------------------------------------------------------
 
 
