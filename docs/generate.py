@@ -70,6 +70,8 @@ def sections(model: type[Any]) -> list[tuple[str, list[str]]]:
 def kind(field: FieldInfo) -> str:
     """The type in a user's words, with its bounds."""
     annotation: Any = field.annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(f"`{each}`" for each in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     words = {

@@ -115,7 +115,7 @@ class Runner:
         self._store = store
         self._settings = settings
         self._passing = 0
-        self._tells = settings.log_level.upper() == "DEBUG"
+        self._tells = settings.log_level == "DEBUG"
         self._stages = tuple(stages)
         self._dead_letter = dead_letter
         self._steps: dict[StepId, Step] = {}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from permaflow.errors import SettingsError
@@ -28,6 +31,30 @@ _OTHERS = re.compile(
     r"READY_FILE|TEST_\w+|(\w+_)?SERVICE_(HOST|PORT(_\w+)?)|(\w+_)?PORT_\d+_[A-Z]+\w*"
 )
 _SERVICES = ("tcp://", "udp://", "sctp://")
+
+
+def _sound_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value().strip()
+    if not (text.isascii() and text.isprintable()):
+        raise PydanticCustomError("api_key", "It holds what no API key holds")
+    return SecretStr(text)
+
+
+def _sound_address(address: str) -> str:
+    with suppress(ValueError):
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return address
+    raise PydanticCustomError("address", "It is no address such as http://127.0.0.1:3000")
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_sound_key)]
+"""Without the line end that files and secrets of clusters have after it."""
+
+Address = Annotated[str, AfterValidator(_sound_address)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
+]
 
 
 class Settings(BaseSettings):
@@ -66,10 +93,12 @@ class Settings(BaseSettings):
     ops_port: int = Field(
         0, ge=0, le=65535, description="Port of /livez, /readyz and /metrics; 0 picks one."
     )
-    api_key: SecretStr = Field(
+    api_key: ApiKey = Field(
         SecretStr(""), description="The key that the command line sends to the gateway."
     )
-    api_url: str = Field("http://127.0.0.1:3000", description="The gateway the command line uses.")
+    api_url: Address = Field(
+        "http://127.0.0.1:3000", description="The gateway the command line uses."
+    )
     encryption_keys: SecretStr = Field(
         SecretStr(""),
         description="`id:base64` of 32 bytes, comma-separated; the first encrypts, all decrypt.",
@@ -241,8 +270,10 @@ class Settings(BaseSettings):
     )
 
     # Telemetry
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
+    log_level: LogLevel = Field("INFO", description="What is told at least.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is `console` on a terminal, else `json`."
+    )
 
     @cached_property
     def limits(self) -> Limits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from typing import NoReturn
 
 import orjson
@@ -199,11 +200,23 @@ def _refuse(raw: bytes, error: orjson.JSONDecodeError, max_depth: int) -> NoRetu
         raise LimitError(f"Nesting may be {max_depth} levels deep.") from None
     if "infinity" in reason:
         raise InputError("A number is too large for a double.") from None
+    if raw.startswith(BOM_UTF8):
+        raise InputError("This begins with a byte order mark: save it without one.") from None
     if "UTF-8" in reason:
-        raise InputError(f"This is not UTF-8 ({_place(raw, error)}).") from None
+        raise InputError(f"This is not UTF-8 ({_broken_place(raw)}).") from None
     if "surrogate" in reason:
         raise InputError(f"Text must not hold lone surrogates ({_place(raw, error)}).") from None
     raise InputError(f"This is not JSON: {error.msg} ({_place(raw, error)}).") from None
+
+
+def _broken_place(raw: bytes) -> str:
+    """Where bytes stop being UTF-8, which orjson does not tell."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode()
+        return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+    return "somewhere"
 
 
 def _place(raw: bytes, error: orjson.JSONDecodeError) -> str:

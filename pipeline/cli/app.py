@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -110,4 +111,9 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has seen enough; nothing is left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        with suppress(OSError):  # it may be our output that is full
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        told = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        return complain(wants_json, "system", f"{told}.", FAILED)
     return code if isinstance(code, int) else 0

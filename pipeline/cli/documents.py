@@ -16,6 +16,7 @@ from pipeline.cli.positions import excerpt, position
 from pipeline.cli.show import CommandError
 
 MEMBER = "definition"
+STDIN = "standard input"
 _PLACE = re.compile(r"line (\d+), column (\d+)")
 _MEMBERS = ("description", "trigger_type")
 
@@ -31,9 +32,13 @@ class Document:
 
     @property
     def name(self) -> str:
-        """What the file calls the workflow, else the name of the file."""
-        given = self.value.get("name") if self.at else None
-        return given if isinstance(given, str) and given else Path(self.file).stem
+        """What the file calls the workflow, else the name of the file. Raises `CommandError`."""
+        given = self.value.get("name") if isinstance(self.value, dict) else None
+        if isinstance(given, str) and given:
+            return given
+        if self.file == STDIN:
+            raise CommandError("What comes on standard input says no `name`: give it by --name.")
+        return Path(self.file).stem
 
     @property
     def definition(self) -> Json:
@@ -96,7 +101,7 @@ def read(path: Path) -> Document:
     """A document from a file, or from standard input. Raises `CommandError` if it is none."""
     from specs.json_limits import check_json_bytes
 
-    name = "standard input" if str(path) == "-" else str(path)
+    name = STDIN if str(path) == "-" else str(path)
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:

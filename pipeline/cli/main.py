@@ -11,8 +11,10 @@ def main() -> None:
     if arguments in (["--version"], ["version"]):
         print(f"permaflow {version()}")
         return
-    from pipeline.cli.app import run
-
+    try:
+        from pipeline.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(arguments))
 
 

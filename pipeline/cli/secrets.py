@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from pipeline.cli.show import Json, as_json, note, table, when
+from pipeline.cli.show import CommandError, Json, as_json, note, table, when
 
 app = typer.Typer(no_args_is_help=True, help="Secrets that steps refer to by name.")
 
@@ -45,7 +45,12 @@ def set_secret(
     if sys.stdin.isatty():
         value = typer.prompt("Secret", hide_input=True)
     else:
-        value = sys.stdin.read().removesuffix("\n")
+        try:
+            value = sys.stdin.buffer.read().decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise CommandError(
+                "A secret is text in UTF-8, and this is none.", code="file"
+            ) from error
 
     async def put() -> None:
         async with Api() as api:

@@ -306,3 +306,51 @@ def test_a_document_is_played_without_a_server(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "mocks.notify" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [COMMAND, "version", "--json"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in json.loads(done.stderr)["error"]["message"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("new", "task-type", "action_fax", "--into", "file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_secret_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "secret", "set", "bin"], cwd=tmp_path, input=b"\xff\xfe", capture_output=True
+    )
+    assert done.returncode == 1
+    assert b"A secret is text in UTF-8" in done.stderr
+
+
+def test_a_workflow_has_the_name_that_its_document_gives_it(tmp_path: Path) -> None:
+    (tmp_path / "flow.json").write_text('{"name": "Given", "nodes": [], "edges": []}')
+    assert read(tmp_path / "flow.json").name == "Given"
+    (tmp_path / "flow.json").write_text('{"nodes": [], "edges": []}')
+    assert read(tmp_path / "flow.json").name == "flow"
+
+
+def test_what_comes_on_standard_input_without_a_name_is_asked_for_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "workflow", "apply", "-"],
+        cwd=tmp_path,
+        input='{"nodes": [], "edges": []}',
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "give it by --name" in done.stderr

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import UnknownVariable, unknown_variables
+from permaflow.errors import SettingsError
+from pipeline.settings import UnknownVariable, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,35 @@ def test_settings_and_what_others_set_are_not_told(monkeypatch: pytest.MonkeyPat
     ):
         monkeypatch.setenv(name, value)
     assert unknown_variables() == []
+
+
+def test_a_key_out_of_a_file_has_no_line_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERMAFLOW_API_KEY", "pf_abc\n")
+    assert load_settings().api_key.get_secret_value() == "pf_abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("API_KEY", "pf_a\nb", "It holds what no API key holds"),
+        ("API_KEY", "ключ", "It holds what no API key holds"),
+        ("API_URL", "http://127.0.0.1:99999", "no address such as http://127.0.0.1:3000"),
+        ("API_URL", "http://[::1", "no address such as"),
+        ("API_URL", "localhost:3000", "no address such as"),
+        ("LOG_LEVEL", "loud", "'DEBUG', 'INFO'"),
+        ("LOG_FORMAT", "xml", "'auto', 'json' or 'console'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"PERMAFLOW_{name}", value)
+    with pytest.raises(SettingsError, match=f"PERMAFLOW_{name}: ") as caught:
+        load_settings()
+    assert said in str(caught.value)
+    assert value not in str(caught.value)
+
+
+def test_the_level_of_the_log_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERMAFLOW_LOG_LEVEL", "debug")
+    assert load_settings().log_level == "DEBUG"
