@@ -103,22 +103,33 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
+_LONG = frozenset({"error", "what to do", "message", "scopes", "comment"})
+_LEAST = 30
+"""Columns that take several lines where the terminal is narrow, and how wide they are then."""
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on stdout; empty ones say so."""
+    """A table on stdout; empty ones say so. What is cut off cannot be used: lines may be longer
+    than a narrow terminal.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        grid.add_column(column, no_wrap=column not in ("error", "what to do", "message"))
-    count = 0
-    for row in rows:
-        grid.add_row(*(Text(str(cell), COLOURS.get(str(cell), "")) for cell in row))
-        count += 1
-    if count:
-        _print(grid)
-    else:
+    found = [[str(cell) for cell in row] for row in rows]
+    if not found:
         note("There are none.")
+        return
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    least = 0
+    for column, cells in zip(columns, zip(*found, strict=True), strict=True):
+        width = max(map(len, (column, *cells)))
+        if column in _LONG:
+            width = min(width, _LEAST)
+        grid.add_column(column, no_wrap=column not in _LONG, min_width=width)
+        least += width + 2
+    for row in found:
+        grid.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in row))
+    _print(grid, least)
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -135,11 +146,12 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> None:
     _print(grid)
 
 
-def _print(grid: Table) -> None:
+def _print(grid: Table, least: int = 0) -> None:
     """On stdout; for a pipe without the blanks that fill up columns."""
     screen = console()
     if screen.is_terminal:
-        screen.print(grid)
+        screen.width = max(screen.width, least)
+        screen.print(grid, crop=False)
         return
     with screen.capture() as captured:
         screen.print(grid)
