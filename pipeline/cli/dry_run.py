@@ -47,6 +47,8 @@ def dry_run(
     from pipeline.cli.documents import read
     from pipeline.cli.runs import read_data
 
+    if events_of is not None and events is None:
+        raise typer.BadParameter("--of says whose events --events plays: give both.")
     body: dict[str, Any] = {"mocks": read_data(mocks, "--mocks") if mocks else {}}
     if data is not None:
         body["trigger_data"] = read_data(data)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Literal
 from uuid import UUID
 
+from permaflow.errors import InputError
 from permaflow.plan import Json, TriggerSpec
+from permaflow.values import escape
 from pipeline.core.dry_run import (
     MOST_STEPS,
     MOST_TEXT,
@@ -63,7 +66,10 @@ class Happening:
 
 
 def by_hand(specs: Sequence[TriggerSpec], data: Json, trigger: str) -> Happening:
-    """The event of somebody who starts the workflow with this data."""
+    """The event of somebody who starts the workflow with this data. Raises `InputError`."""
+    names = [spec.node for spec in specs]
+    if trigger and trigger not in names:
+        raise _unknown("trigger", trigger, names, "/trigger")
     chosen = next((spec for spec in specs if spec.node == trigger), specs[0] if specs else None)
     return Happening(as_trigger(chosen, data), trigger)
 
@@ -76,8 +82,12 @@ def play(
     until: float | None = None,
 ) -> list[DryEventView]:
     """Play every event, no longer than `until` (of `time.monotonic`). Of several each is broken off
-    the sooner.
+    the sooner. Raises `InputError` for a mock of a step that there is not.
     """
+    names = {*version.program.nodes, *(() if active is None else active.program.nodes)}
+    for name in mocks:
+        if name not in names:
+            raise _unknown("step", name, names, f"/mocks/{escape(name)}")
     given = {
         node: [each.mock() for each in (row if isinstance(row, list) else [row])]
         for node, row in mocks.items()
@@ -85,6 +95,12 @@ def play(
     player = _Player(given, len(happenings) or 1, until)
     this, other = _Side(version), None if active is None else _Side(active)
     return [player.play(this, other, happening) for happening in happenings]
+
+
+def _unknown(what: str, name: str, names: Collection[str], pointer: str) -> InputError:
+    near = get_close_matches(name, names, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return InputError(f"There is no {what} {name!r}{meant}", pointer=pointer)
 
 
 class _Side:

@@ -306,6 +306,10 @@ def test_a_document_is_played_without_a_server(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "mocks.notify" in done.stderr
     assert "Traceback" not in done.stderr
+    done = run("workflow", "dry-run", example, "--mocks", '{"notfy": {"output": 1}}', cwd=tmp_path)
+    assert done.returncode == 1
+    assert "did you mean 'notify'?" in done.stderr
+    assert run("workflow", "dry-run", example, "--of", "x", cwd=tmp_path).returncode == 2
 
 
 def test_an_output_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -340,3 +340,21 @@ async def test_what_cannot_be_asked_is_refused_with_its_place(
     problem = answer.json()
     found = [each["pointer"] for each in problem["errors"]]
     assert any(each.startswith(pointer) for each in found), problem
+
+
+@pytest.mark.parametrize(
+    ("more", "pointer", "said"),
+    [
+        ({"mocks": {"cal": {"output": 1}}}, "/mocks/cal", "did you mean 'call'?"),
+        ({"trigger": "strt"}, "/trigger", "There is no trigger 'strt'"),
+        ({"trigger": "call"}, "/trigger", "There is no trigger 'call'"),
+    ],
+)
+async def test_a_name_that_is_none_is_refused(
+    door: httpx.AsyncClient, more: dict[str, Any], pointer: str, said: str
+) -> None:
+    answer = await door.post(f"{DEFINITIONS}/dry-run", json={"definition": flow(), **more})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == pointer
+    assert said in error["message"]
