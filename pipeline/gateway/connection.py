@@ -4,13 +4,18 @@ A body is limited by whoever reads it (`bodies.py`). Its head, which anybody may
 here: in size (431) and in the time it takes, which also ends connections that say nothing at all.
 So is the number of connections: one too many takes the place of the one that has waited for a
 request for the longest, and gets 503 if all are at work.
+
+WebSocket is the one protocol that a connection can be upgraded to. Any other is ignored (RFC 9110,
+7.8): the request is answered as it came, with its body.
 """
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 65_536
@@ -46,6 +51,30 @@ class _TooLargeError(Exception):
     """The parser hands this on as an error of its own."""
 
 
+class _Parser(httptools.HttpRequestParser):
+    """Reads requests whose `Upgrade` is ignored to their end.
+
+    llhttp ends one behind its head. So it reads the head again, without that header.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._connection = connection
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                super().feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._connection.wants_websocket():
+                    raise
+                rest = rest[upgrade.args[0] :]
+            super().feed_data(self._connection.head_without_upgrade())
+
+
 class Connection(HttpToolsProtocol):
     """Closes what sends too large a head, or too slow a one. `idle` are those of a server that have
     no request at work, in the order in which they became so.
@@ -56,6 +85,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = _Parser(self)
         self._unparsed = 0
         self._size = 0
         self._waiting: asyncio.TimerHandle | None = None
@@ -110,6 +140,28 @@ class Connection(HttpToolsProtocol):
             self._refuse()
         else:
             super().send_400_response(msg)
+
+    def wants_websocket(self) -> bool:
+        """Of a request for another protocol: whether it is this one."""
+        return bool(self._get_upgrade() == b"websocket")
+
+    def head_without_upgrade(self) -> bytes:
+        """The head that was read last. Raises `HttpParserError` for CONNECT, which has nothing else
+        that could be answered.
+        """
+        method = self.scope["method"].encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("This is no proxy.")
+        version = self.scope["http_version"].encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _should_upgrade(self) -> bool:
+        """Asked where the parser says that it stops: uvicorn does nothing then. It upgrades to
+        WebSocket once the parser has told it to.
+        """
+        return True
 
     def _make_room(self) -> bool:
         for other in self.idle:

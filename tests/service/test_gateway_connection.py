@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import pytest
 from pipeline.gateway import connection
 from pipeline.gateway.connection import MAX_HEAD
 from tests.fix_engine import WITHIN
+from tests.fix_gateway import RUNS, graph, webhook
 from tests.fix_site import RunningSite, Sites
 
 
-async def said(site: RunningSite, *parts: bytes) -> bytes:
+async def said(site: RunningSite, *parts: bytes, pause: float = 0.0) -> bytes:
     """What the gateway answers to these bytes, until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway.port)
     try:
@@ -23,6 +25,7 @@ async def said(site: RunningSite, *parts: bytes) -> bytes:
                 for part in parts:
                     writer.write(part)
                     await writer.drain()
+                    await asyncio.sleep(pause)
                 return await reader.read()
             except ConnectionError:
                 return b""  # it has closed already, with something unread
@@ -86,6 +89,47 @@ async def test_a_request_whose_head_has_come_has_time(
             assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
     finally:
         writer.close()
+
+
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+OTHER = b"connection: upgrade\r\nupgrade: other/1, websocket\r\n"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+@pytest.mark.parametrize("upgrade", [H2C, OTHER])
+async def test_an_upgrade_that_is_no_websocket_is_ignored(
+    site: RunningSite, upgrade: bytes, pause: float
+) -> None:
+    saved = await site.active({"name": "Hooks", "definition": graph(webhook())})
+    start = b"POST %s HTTP/1.1\r\nhost: x\r\n" % saved["webhooks"][0]["path"].encode() + upgrade
+    request = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    bodies = [
+        (b"content-length: 11\r\n\r\n", b'{"order":1}'),
+        (b"transfer-encoding: chunked\r\n\r\n", b'b\r\n{"order":2}\r\n0\r\n\r\n'),
+        (b"content-length: %d\r\n\r\n" % len(request), request),
+    ]
+    parts = [part for length, body in bodies for part in (start + length, body)]
+    parts.append(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = await said(site, *(parts if pause else [b"".join(parts)]), pause=pause)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"202"] * 3 + [b"200"]
+    ended = await site.ended(saved["id"], 3)
+    runs = [(await site.door.get(f"{RUNS}/{run['id']}")).json() for run in ended]
+    came = [value for run in runs for value in run["trigger_data"]["body"].values()]
+    assert sorted(came, key=str) == [1, 2, request.decode()]
+
+
+async def test_many_requests_with_an_upgrade_in_one_packet_are_answered_in_turn(
+    site: RunningSite,
+) -> None:
+    asked = b"GET /livez HTTP/1.1\r\nhost: x\r\n%s\r\n" % H2C
+    closing = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    answer = await said(site, asked * 30 + closing)
+    assert answer.count(b"HTTP/1.1 200 ") == 31
+
+
+async def test_the_gateway_is_no_proxy(site: RunningSite) -> None:
+    answer = await said(site, b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n" + LIVE)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400"]
 
 
 LIVE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
