@@ -25,6 +25,7 @@ from pipeline.gateway.approvals import MOST_BYTES, ROOT, respond
 from pipeline.gateway.auth import caller_of
 from pipeline.gateway.bodies import parse_json, read, read_bytes, validate
 from pipeline.gateway.ports import Ports
+from pipeline.gateway.problems import Refusal
 from pipeline.gateway.rates import Rates
 from pipeline.gateway.shapes_approvals import (
     Decision,
@@ -43,6 +44,8 @@ from pipeline.store.decisions import Response
 PATH = f"{ROOT}/links/{{token}}"
 EACH, ALL = 10.0, 100.0
 """Uses a second of one link, and of all from one address."""
+MOST_FIELDS = 10
+"""Of a form. All but `comment` are passed over."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNKNOWN = "There is no such link, or its time is over."
@@ -159,9 +162,16 @@ async def _body(request: Request) -> LinkResponse:
     if not raw.strip():
         return LinkResponse()
     if kind == _FORM:
-        fields = dict(parse_qsl(raw.decode(errors="replace"), max_num_fields=10))
-        return validate(LinkResponse, {"comment": fields.get("comment", "")})
+        return validate(LinkResponse, {"comment": _fields(raw).get("comment", "")})
     return validate(LinkResponse, parse_json(raw, MOST_BYTES))
+
+
+def _fields(raw: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(raw.decode(errors="replace"), max_num_fields=MOST_FIELDS))
+    except ValueError:
+        detail = f"The form may have {MOST_FIELDS} fields at most."
+        raise Refusal(400, "invalid_form", detail) from None
 
 
 def _decided(approval: Approval, link: Link) -> str | None:

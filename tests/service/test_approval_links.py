@@ -268,3 +268,15 @@ async def test_a_link_whose_form_is_not_filled_in_is_refused(
     path = (await links(asked, "ana"))["approve"]["path"]
     assert (await anybody.post(path)).status_code == 422
     assert (await anybody.post(path, json={"data": {"amount": 1}})).status_code == 200
+
+
+async def test_the_form_of_a_link_has_ten_fields_at_most(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"])
+    path = (await links(asked, "ana"))["approve"]["path"]
+    form = {f"f{number}": "x" for number in range(10)} | {"comment": "fine"}
+    refused = await anybody.post(path, data=form)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_form")
+    del form["f0"]
+    assert (await anybody.post(path, data=form)).json()["status"] == "approved"
