@@ -1,5 +1,8 @@
 """The outermost layer: an id for every request, its time and status, and the last resort.
 
+An address that is not text, or has a NUL in it, is refused here: everything behind reads it as
+text, in which all bytes that are none look alike, and the store takes no NUL.
+
 Pure ASGI, because a hot path goes through here.
 """
 
@@ -7,7 +10,9 @@ from __future__ import annotations
 
 import re
 import time
+from urllib.parse import unquote_to_bytes
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import telemetry
@@ -17,6 +22,8 @@ from pipeline.telemetry import log
 
 _SOUND = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
 _HEADER = b"x-request-id"
+_PERCENT = ord("%")
+"""As a number, for which bytes are searched in a fifth of the time."""
 
 
 class Front:
@@ -44,7 +51,8 @@ class Front:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            app: ASGIApp = _refused(scope) or self.app
+            await app(scope, receive, send_with_id)
         except Exception as error:
             log.exception(
                 telemetry.REQUEST_FAILED,
@@ -67,6 +75,21 @@ def _request_id(scope: Scope) -> bytes:
         if name == _HEADER and _SOUND.fullmatch(value):
             return bytes(value)
     return new_id().hex.encode()
+
+
+def _refused(scope: Scope) -> Response | None:
+    """The answer to an address that cannot be read."""
+    if _PERCENT not in scope["raw_path"] and _PERCENT not in scope["query_string"]:
+        return None
+    for place, raw in (("path", scope["raw_path"]), ("query", scope["query_string"])):
+        try:
+            if "\0" not in unquote_to_bytes(raw).decode():
+                continue
+            detail = f"The {place} of the address has a NUL (`%00`) in it."
+        except UnicodeDecodeError:
+            detail = f"What the {place} of the address has behind `%` is not UTF-8."
+        return problem_response(Refusal(400, "bad_address", detail), scope)
+    return None
 
 
 def _route(scope: Scope) -> str:

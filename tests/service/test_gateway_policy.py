@@ -268,6 +268,18 @@ async def test_a_path_that_is_none_leads_nowhere(doors: Doors, path: str) -> Non
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("bad", ["M%FCller", "M%00ller", "%ED%A0%80", "%C3"])
+@pytest.mark.parametrize("path", ["/records/v1/customers/{}", "/records/v1/customers?cursor={}"])
+async def test_an_address_that_is_no_text_is_refused(
+    door: httpx.AsyncClient, path: str, bad: str
+) -> None:
+    answer = await door.put(path.format(bad), json={"data": {}})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_address")
+    assert ("query" if "?" in path else "path") in answer.json()["detail"]
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert (await door.get(path.format("M%C3%BCller%2500"))).json()["code"] != "bad_address"
+
+
 async def test_another_method_is_told_which_there_are(door: httpx.AsyncClient) -> None:
     answer = await door.put(RUNS, json={}, headers={"x-http-method-override": "GET"})
     assert answer.status_code == 405

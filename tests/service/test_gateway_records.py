@@ -75,7 +75,7 @@ async def test_a_list_goes_on_by_id(door: httpx.AsyncClient) -> None:
     assert found == [f"o{number}" for number in range(5)]
 
 
-@pytest.mark.parametrize("name", ["1orders", "or ders", "x" * 101, "%00"])
+@pytest.mark.parametrize("name", ["1orders", "or ders", "x" * 101, "%01"])
 async def test_an_object_has_a_plain_name(door: httpx.AsyncClient, name: str) -> None:
     assert (await door.get(f"/records/v1/{name}")).status_code == 404
 
