@@ -312,7 +312,7 @@ def _open_runs(doors: Doors, ports: Ports, streams: Streams) -> None:
 def _open_records(doors: Doors, ports: Ports) -> None:
     records = Records(ports)
     every = f"{RECORDS}/{{object_name}}"
-    one = f"{every}/{{record_id}}"
+    one = f"{every}/{{record_id:path}}"
     reads: dict[str, Any] = {"needs": "records:read", "tags": ["records"]}
     writes: dict[str, Any] = {"needs": "records:write", "tags": ["records"]}
     view = shapes.RecordView

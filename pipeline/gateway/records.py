@@ -10,7 +10,7 @@ from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from permaflow.errors import NotFoundError, StateError
+from permaflow.errors import InputError, NotFoundError, StateError
 from permaflow.plan import Json
 from pipeline.gateway import answers
 from pipeline.gateway.answers import answer, etag
@@ -40,6 +40,7 @@ class Records:
         """Store a new record, under an id of yours or of ours."""
         org = caller_of(request).org
         body = await read(request, RecordBody, self._limit)
+        _check_reachable(body.id, "/id")
         record, fresh = await self._ports.pool.run_as(
             org, records.create, org, object_name, body.data, body.id
         )
@@ -131,6 +132,12 @@ def _show(record: Record, status: int = 200) -> Response:
     return answer(_view(record), status, headers)
 
 
+def _check_reachable(record_id: str | None, pointer: str) -> None:
+    if record_id in (".", ".."):
+        detail = "`.` and `..` are no ids of records: clients take them out of an address."
+        raise InputError(detail, pointer=pointer)
+
+
 def _found(record: Record | None, record_id: str) -> Record:
     if record is None:
         raise NotFoundError(f"There is no record {record_id!r}.")
@@ -153,6 +160,7 @@ async def _change(
     except StateError as error:
         raise answers.changed(str(error)) from None
     if record is None and not merge and expected is None:
+        _check_reachable(record_id, "/path/record_id")
         return await records.create(connection, org, object_name, data, record_id)
     return _found(record, record_id), False
 

@@ -39,6 +39,29 @@ async def test_an_id_is_taken_once(door: httpx.AsyncClient) -> None:
     assert (await door.get(f"{ORDERS}/o1")).json()["data"] == {"amount": 1}
 
 
+@pytest.mark.parametrize("record_id", ["a/b", "/", "a/", "/records/v1/orders", "a%2Fb", "ü ?#"])
+async def test_any_id_is_reached_at_its_location(door: httpx.AsyncClient, record_id: str) -> None:
+    made = await door.post(ORDERS, json={"id": record_id, "data": {"n": 1}})
+    path = made.headers["location"]
+    assert (await door.get(path)).json() == made.json()
+    assert (await door.patch(path, json={"data": {"n": 2}})).json()["version"] == 2
+    assert (await door.put(path, json={"data": {"n": 3}})).json()["id"] == record_id
+    assert (await door.delete(path)).status_code == 204
+    assert (await door.put(path, json={"data": {}})).headers["location"] == path
+    assert [each["id"] for each in (await door.get(ORDERS)).json()["data"]] == [record_id]
+
+
+@pytest.mark.parametrize("record_id", [".", ".."])
+async def test_an_id_that_clients_take_out_of_addresses_is_refused(
+    door: httpx.AsyncClient, record_id: str
+) -> None:
+    made = await door.post(ORDERS, json={"id": record_id, "data": {}})
+    put = await door.put(f"{ORDERS}/{record_id.replace('.', '%2E')}", json={"data": {}})
+    assert [made.status_code, put.status_code] == [422, 422]
+    assert made.json()["errors"][0]["pointer"] == "/id"
+    assert put.json()["errors"][0]["pointer"] == "/path/record_id"
+
+
 async def test_replacing_makes_what_is_not_there(door: httpx.AsyncClient) -> None:
     first = await door.put(f"{ORDERS}/new", json={"data": {}})
     second = await door.put(f"{ORDERS}/new", json={"data": {}})
