@@ -28,6 +28,7 @@ ENVELOPE = 1_000
 
 ObjectName = Annotated[str, Path(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]{0,99}$")]
 RecordId = Annotated[str, Path(min_length=1, max_length=200)]
+_UNREACHABLE = (".", "..")
 
 
 class Records:
@@ -133,7 +134,7 @@ def _show(record: Record, status: int = 200) -> Response:
 
 
 def _check_reachable(record_id: str | None, pointer: str) -> None:
-    if record_id in (".", ".."):
+    if record_id in _UNREACHABLE:
         detail = "`.` and `..` are no ids of records: clients take them out of an address."
         raise InputError(detail, pointer=pointer)
 
@@ -153,15 +154,19 @@ async def _change(
     merge: bool,
     expected: int | None,
 ) -> tuple[Record, bool]:
+    if not merge and expected is None:
+        known = record_id in _UNREACHABLE and await records.get(
+            connection, org, object_name, record_id
+        )
+        if not known:
+            _check_reachable(record_id, "/path/record_id")
+        return await records.upsert(connection, org, object_name, record_id, data, merge=False)
     try:
         record = await records.update(
             connection, org, object_name, record_id, data, merge=merge, expected=expected
         )
     except StateError as error:
         raise answers.changed(str(error)) from None
-    if record is None and not merge and expected is None:
-        _check_reachable(record_id, "/path/record_id")
-        return await records.create(connection, org, object_name, data, record_id)
     return _found(record, record_id), False
 
 

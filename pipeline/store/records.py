@@ -135,15 +135,17 @@ async def upsert(
     object_name: str,
     record_id: str,
     data: Mapping[str, Json],
-) -> Record:
-    """Sets these fields of a record, which is made if it is not there. Raises like `create`."""
+    *,
+    merge: bool = True,
+) -> tuple[Record, bool]:
+    """`update`, and False; if it is not there, the new record, and True. Raises like `create`."""
     for _ in range(3):
-        changed = await update(connection, org, object_name, record_id, data)
+        changed = await update(connection, org, object_name, record_id, data, merge=merge)
         if changed is not None:
-            return changed
+            return changed, False
         made, fresh = await create(connection, org, object_name, data, record_id)
         if fresh:
-            return made
+            return made, True
     raise StateError(f"The record {record_id} comes and goes at this moment. Try again.")
 
 
@@ -265,7 +267,7 @@ class RecordStore:
         return record.json() if record else None
 
     async def upsert(self, object_name: str, record_id: str, data: Mapping[str, Json]) -> Json:
-        record = await self._write(
+        record, _ = await self._write(
             partial(upsert, org=self._org, object_name=object_name, record_id=record_id, data=data)
         )
         return record.json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -68,6 +69,18 @@ async def test_replacing_makes_what_is_not_there(door: httpx.AsyncClient) -> Non
     assert (first.status_code, second.status_code) == (201, 200)
     old = {"if-match": '"1"'}
     assert (await door.put(f"{ORDERS}/no", json={"data": {}}, headers=old)).status_code == 404
+
+
+async def test_of_several_that_make_a_record_at_once_each_is_stored(
+    door: httpx.AsyncClient,
+) -> None:
+    for number in range(5):
+        path = f"{ORDERS}/new{number}"
+        bodies = [{"data": {"n": n}} for n in range(8)]
+        told = await asyncio.gather(*(door.put(path, json=body) for body in bodies))
+        assert [each.json()["data"] for each in told] == [body["data"] for body in bodies]
+        assert sorted(each.status_code for each in told) == [200] * 7 + [201]
+        assert (await door.get(path)).json()["version"] == 8
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
