@@ -264,6 +264,10 @@ async def test_runs_are_found_by_their_time(door: httpx.AsyncClient, workflow_id
     assert await found_by(door, since=(at + minute).isoformat()) == set()
     zoneless = (at - minute).astimezone(UTC).replace(tzinfo=None)
     assert await found_by(door, since=zoneless.isoformat()) == {one}
+    for long_ago in ("1970-01-01", "1969-12-31T23:00:00Z", "0001-01-01"):
+        assert await found_by(door, since=long_ago) == {one}
+        counted = await door.get("/workflows/v1/metrics", params={"since": long_ago})
+        assert counted.json()["total"] == 1
 
 
 @pytest.mark.parametrize(

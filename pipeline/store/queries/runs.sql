@@ -24,7 +24,8 @@ where org_id = %(org)s
   and (%(parent_id)s::uuid is null or parent_id = %(parent_id)s)
   and (not %(by_event)s::bool or (parent_id is null and rerun_of is null))
   and (%(since)s::timestamptz is null
-    or (created_at >= %(since)s and id >= permaflow.uuid_at(%(since)s::timestamptz - interval '1 day')))
+    or (created_at >= %(since)s
+      and id >= permaflow.uuid_at(greatest(%(since)s::timestamptz - interval '1 day', 'epoch'))))
   and (%(until)s::timestamptz is null
     or (created_at < %(until)s and id < permaflow.uuid_at(%(until)s::timestamptz + interval '1 day')))
 order by id desc

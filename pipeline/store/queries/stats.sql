@@ -75,7 +75,8 @@ select type, status, count(*) as count,
 from permaflow.run
 where org_id = %(org)s
   and (%(since)s::timestamptz is null
-    or (created_at >= %(since)s and id >= permaflow.uuid_at(%(since)s::timestamptz - interval '1 day')))
+    or (created_at >= %(since)s
+      and id >= permaflow.uuid_at(greatest(%(since)s::timestamptz - interval '1 day', 'epoch'))))
   and (%(until)s::timestamptz is null
     or (created_at < %(until)s and id < permaflow.uuid_at(%(until)s::timestamptz + interval '1 day')))
 group by type, status
