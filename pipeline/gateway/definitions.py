@@ -71,9 +71,9 @@ class Definitions:
             trigger_type=body.trigger_type or kind_of(checked.triggers),
             by=name_of(caller),
         )
-        await self._ports.pool.run_as(caller.org, _create, caller.org, workflow_id, draft)
+        saved = await self._ports.pool.run_as(caller.org, _create, caller.org, workflow_id, draft)
         headers = {"location": f"{ROOT}/{workflow_id}"}
-        return await self.show(request, workflow_id, 201, headers, checked)
+        return self._show(request, saved, 201, headers, checked)
 
     async def list_definitions(
         self,
@@ -112,7 +112,7 @@ class Definitions:
         checked = await self._ports.documents.accept(body.definition, len(text), "/definition")
         watched: bool | None = None
         async with listening(self._ports.bus) as rings:
-            generation = await self._ports.pool.run_as(
+            saved, generation = await self._ports.pool.run_as(
                 caller.org,
                 _update,
                 caller.org,
@@ -126,7 +126,7 @@ class Definitions:
             self.changed()
             if generation is not None and any(spec.kind == "record" for spec in checked.triggers):
                 watched = await rings.reach(generation)
-        return await self.show(request, workflow_id, checked=checked, watched=watched)
+        return self._show(request, saved, checked=checked, watched=watched)
 
     async def delete_definition(self, request: Request, workflow_id: UUID) -> Response:
         """Remove a workflow from sight. Its runs go on, its triggers fire no more."""
@@ -151,19 +151,23 @@ class Definitions:
         return answer(view)
 
     async def show(
+        self, request: Request, workflow_id: UUID, watched: bool | None = None
+    ) -> Response:
+        """The workflow as it is now."""
+        org = caller_of(request).org
+        detail = await self._ports.pool.run_as(org, _detail, org, workflow_id)
+        return self._show(request, detail, watched=watched)
+
+    def _show(
         self,
         request: Request,
-        workflow_id: UUID,
+        detail: _Detail,
         status: int = 200,
         headers: dict[str, str] | None = None,
         checked: Checked | None = None,
         watched: bool | None = None,
     ) -> Response:
-        """The workflow as it is now."""
-        org = caller_of(request).org
-        workflow, document, hooks, counted = await self._ports.pool.run_as(
-            org, _detail, org, workflow_id
-        )
+        workflow, document, hooks, counted = detail
         base = self._ports.settings.public_url
         view = DefinitionView(
             **_summary(workflow).model_dump(),
@@ -243,10 +247,11 @@ def _summary(workflow: Workflow) -> DefinitionSummary:
     )
 
 
-async def _create(connection: Connection, org: UUID, workflow_id: UUID, draft: Draft) -> None:
+async def _create(connection: Connection, org: UUID, workflow_id: UUID, draft: Draft) -> _Detail:
     await workflows.create(connection, org, workflow_id, draft)
     details: Json = {"name": draft.name, "version": 1}
     await audit.add(connection, org, draft.by, "workflow.created", str(workflow_id), details)
+    return await _detail(connection, org, workflow_id)
 
 
 async def _update(
@@ -258,8 +263,8 @@ async def _update(
     checked: Checked,
     expected: int | None,
     by: str,
-) -> int | None:
-    """The generation of the triggers from now on, if the workflow is active."""
+) -> tuple[_Detail, int | None]:
+    """What was saved; and the generation of the triggers from now on, if the workflow is active."""
     found = await workflows.lock(connection, org, workflow_id)
     if expected is not None and found.version != expected:
         raise answers.changed(
@@ -280,7 +285,9 @@ async def _update(
     saved = await workflows.update(connection, org, workflow_id, draft)
     details: Json = {"version": saved.version}
     await audit.add(connection, org, by, "workflow.updated", str(workflow_id), details)
-    return await triggers.generation(connection) if found.status == workflows.ACTIVE else None
+    detail = await _detail(connection, org, workflow_id)
+    is_active = found.status == workflows.ACTIVE
+    return detail, await triggers.generation(connection) if is_active else None
 
 
 async def _delete(connection: Connection, org: UUID, workflow_id: UUID, by: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -196,6 +197,22 @@ async def test_an_update_with_an_old_tag_is_refused(door: httpx.AsyncClient) -> 
     for tag in ("W/x", 'W/"2"', "2", ""):
         answer = await door.put(path, json=body, headers={"if-match": tag})
         assert answer.status_code == 412, tag
+
+
+async def test_of_several_that_save_at_once_each_is_told_its_own_version(
+    door: httpx.AsyncClient,
+) -> None:
+    path = f"{DEFINITIONS}/{(await save(door, graph(by_hand())))['id']}"
+    for _ in range(3):
+        bodies = [
+            {"name": f"n{n}", "definition": graph(by_hand(), call(f"https://example.com/{n}"))}
+            for n in range(6)
+        ]
+        told = await asyncio.gather(*(door.put(path, json=body) for body in bodies))
+        for body, answer in zip(bodies, told, strict=True):
+            assert {name: answer.json()[name] for name in body} == body
+            assert answer.headers["etag"] == f'"{answer.json()["version"]}"'
+        assert len({answer.headers["etag"] for answer in told}) == len(told)
 
 
 # --- status ---------------------------------------------------------------------------------------
