@@ -20,7 +20,7 @@ from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories
 from pipeline.gateway.ports import Ports
-from pipeline.gateway.run_starts import ENVELOPE, accepted, key_of
+from pipeline.gateway.run_starts import ENVELOPE, accepted, again, key_of
 from pipeline.gateway.shapes import RerunBody
 from pipeline.ids import new_id
 from pipeline.outputs import Ref, refs_in, with_values
@@ -54,7 +54,7 @@ class Reruns:
         """Do a run again, as a new run: all of it, or what follows from a step.
 
         What does not follow from that step is taken over with what it gave back. The same
-        `Idempotency-Key` gives the same run.
+        `Idempotency-Key` gives the same run; for another run or with other data it is a 422.
         """
         caller = caller_of(request)
         limit = self._ports.settings.max_input_bytes
@@ -106,8 +106,7 @@ class Reruns:
                 starter.announce(self._ports.bus, [wanted], [result])
                 return accepted(new, run.workflow_id, version, "running", 202, None)
             case Duplicate(run_id=known):
-                found = await self._ports.pool.run_as(caller.org, runs.get, caller.org, known)
-                return accepted(known, found.workflow_id, found.version, found.status, 200, None)
+                return await again(self._ports, wanted, known)
             case _:
                 raise NotFoundError(
                     f"The workflow {run.workflow_id} is archived or deleted, or has no version "

@@ -76,23 +76,7 @@ class RunStarts:
                     run_id, body.workflow_id, version, "running", 202, entrance.typical_seconds
                 )
             case Duplicate(run_id=run_id):
-                run, stored = await self._ports.pool.run_as(
-                    caller.org, _earlier, caller.org, run_id
-                )
-                if not _same(wanted, run, stored):
-                    raise Refusal(
-                        422,
-                        "idempotency_key_reused",
-                        f"This Idempotency-Key started the run {run_id}, from another body.",
-                    )
-                return accepted(
-                    run.id,
-                    run.workflow_id,
-                    run.version,
-                    run.status,
-                    200,
-                    entrance.typical_seconds,
-                )
+                return await again(self._ports, wanted, run_id, entrance.typical_seconds)
             case _:
                 raise NotFoundError(NOT_ACTIVE)
 
@@ -167,6 +151,20 @@ def key_of(org: UUID, request: Request) -> bytes | None:
     return run_key(org, ANY_WORKFLOW, "", SOURCE, text)
 
 
+async def again(
+    ports: Ports, wanted: StartRequest, run_id: UUID, seconds: float | None = None
+) -> Response:
+    """The run that the key of a request has started; a 422 if that was for something else."""
+    run, stored = await ports.pool.run_as(wanted.org, _earlier, wanted.org, run_id)
+    if not _same(wanted, run, stored):
+        raise Refusal(
+            422,
+            "idempotency_key_reused",
+            f"This Idempotency-Key started the run {run_id}, for another request.",
+        )
+    return accepted(run.id, run.workflow_id, run.version, run.status, 200, seconds)
+
+
 async def _earlier(connection: Connection, org: UUID, run_id: UUID) -> tuple[Run, bytes | None]:
     run = await runs.get(connection, org, run_id)
     if run.input_ref is None:
@@ -176,10 +174,17 @@ async def _earlier(connection: Connection, org: UUID, run_id: UUID) -> tuple[Run
 
 def _same(wanted: StartRequest, run: Run, stored: bytes | None) -> bool:
     """Whether the run is what the request asks for."""
-    return (run.workflow_id, run.type, run.resource_type, run.resource_id, run.requested_by) == (
-        wanted.workflow_id,
-        wanted.type,
-        wanted.resource_type,
-        wanted.resource_id,
-        wanted.requested_by,
-    ) and orjson.loads(stored or b"null") == orjson.loads(wanted.input or b"null")
+    return _asked(run) == _asked(wanted) and orjson.loads(stored or b"null") == orjson.loads(
+        wanted.input or b"null"
+    )
+
+
+def _asked(of: Run | StartRequest) -> tuple[object, ...]:
+    return (
+        of.workflow_id,
+        of.rerun_of,
+        of.type,
+        of.resource_type,
+        of.resource_id,
+        of.requested_by,
+    )

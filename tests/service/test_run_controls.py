@@ -370,6 +370,32 @@ async def test_the_same_key_reruns_once(served: httpx.AsyncClient, engine: Engin
     assert first.json()["id"] == second.json()["id"]
 
 
+async def test_a_key_of_another_request_reruns_nothing(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    one = await started(served, graph(task("a"), edges=["t>a"]), {"n": 1})
+    begun = {"workflow_id": one["workflow_id"], "trigger_data": {"n": 1}}
+    other = (await served.post(RUNS, json=begun)).json()
+    for run in (one, other):
+        await engine.until(run["id"])
+    again, anew = {"idempotency-key": "again"}, {"idempotency-key": "anew"}
+
+    async def ask(path: str, body: dict[str, Any], key: dict[str, str]) -> tuple[int, str]:
+        answer = await served.post(f"{RUNS}{path}", json=body, headers=key)
+        return answer.status_code, str(answer.json().get("code"))
+
+    assert (await ask(f"/{one['id']}/rerun", {}, again))[0] == 202
+    assert (await ask("", begun, anew))[0] == 202
+    for path, body, key in (
+        (f"/{other['id']}/rerun", {}, again),
+        (f"/{one['id']}/rerun", {"input": {"n": 2}}, again),
+        ("", begun, again),
+        (f"/{one['id']}/rerun", {}, anew),
+    ):
+        assert await ask(path, body, key) == (422, "idempotency_key_reused"), (path, body)
+    assert (await ask(f"/{one['id']}/rerun", {"input": {"n": 1}}, again))[0] == 200
+
+
 async def test_a_loop_with_large_results_is_kept_as_a_whole(
     served: httpx.AsyncClient, engine: Engine
 ) -> None:
