@@ -20,7 +20,7 @@ from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories
 from pipeline.gateway.ports import Ports
-from pipeline.gateway.run_starts import ENVELOPE, accepted, again, key_of
+from pipeline.gateway.run_starts import ENVELOPE, accepted, again, key_of, or_earlier
 from pipeline.gateway.shapes import RerunBody
 from pipeline.ids import new_id
 from pipeline.outputs import Ref, refs_in, with_values
@@ -101,7 +101,7 @@ class Reruns:
             taken.large,
             self._ports.settings.inline_bytes,
         )
-        match result:
+        match await or_earlier(self._ports, wanted, result):
             case Started():
                 starter.announce(self._ports.bus, [wanted], [result])
                 return accepted(new, run.workflow_id, version, "running", 202, None)

@@ -14,16 +14,25 @@ from permaflow.plan import Json, TriggerSpec
 from pipeline.gateway.answers import JSON
 from pipeline.gateway.auth import ADMIN, caller_of, name_of
 from pipeline.gateway.bodies import check_size, invalid, read_json, validate
+from pipeline.gateway.entrances import Entrance
 from pipeline.gateway.input_schemas import misfits
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
 from pipeline.gateway.shapes import RunBody
 from pipeline.ids import new_id
-from pipeline.store import payloads, runs
+from pipeline.store import payloads, runs, starts, versions
 from pipeline.store.database import Connection
 from pipeline.store.keys import Caller
 from pipeline.store.runs import Run
-from pipeline.store.starts import NOT_ACTIVE, Duplicate, Started, StartRequest, run_key
+from pipeline.store.starts import (
+    NOT_ACTIVE,
+    Duplicate,
+    Refused,
+    Started,
+    StartRequest,
+    StartResult,
+    run_key,
+)
 
 ROOT = "/workflows/v1/runs"
 ENVELOPE = 10_000
@@ -41,15 +50,17 @@ class RunStarts:
     async def start_run(self, request: Request) -> Response:
         """Start a run. It is stored when the answer comes, and goes on whatever happens.
 
-        The same `Idempotency-Key` gives the same run; with another body it is a 422.
+        The same `Idempotency-Key` gives the same run, also if the workflow was paused since; with
+        another body it is a 422.
         """
         caller = caller_of(request)
         limit = self._ports.settings.max_input_bytes
         _, value = await read_json(request, limit + ENVELOPE)
         body = validate(RunBody, value)
+        key = key_of(caller.org, request)
         entrance = await self._ports.entrances.workflow(caller.org, body.workflow_id)
         if entrance is None:
-            raise NotFoundError(NOT_ACTIVE)
+            entrance = await self._entrance_then(caller.org, key)
         given = "input" if body.trigger_data is None else "trigger_data"
         data = body.input if body.trigger_data is None else body.trigger_data
         if entrance.schema is not None and (found := misfits(entrance.schema, data, f"/{given}")):
@@ -62,7 +73,7 @@ class RunStarts:
             caller.org,
             body.workflow_id,
             SOURCE,
-            key=key_of(caller.org, request),
+            key=key,
             input=text if shaped is data else orjson.dumps(shaped),
             trigger_node=entrance.trigger.node if entrance.trigger else "",
             type=body.type,
@@ -70,7 +81,8 @@ class RunStarts:
             resource_id=body.resource_id,
             requested_by=_requester(caller, body.requested_by),
         )
-        match await self._ports.starts.start(wanted):
+        result = await self._ports.starts.start(wanted)
+        match await or_earlier(self._ports, wanted, result):
             case Started(run_id=run_id, version=version):
                 return accepted(
                     run_id, body.workflow_id, version, "running", 202, entrance.typical_seconds
@@ -79,6 +91,18 @@ class RunStarts:
                 return await again(self._ports, wanted, run_id, entrance.typical_seconds)
             case _:
                 raise NotFoundError(NOT_ACTIVE)
+
+    async def _entrance_then(self, org: UUID, key: bytes | None) -> Entrance:
+        """How the run of a key was started, whose workflow may have been paused since."""
+        pool = self._ports.pool
+        known = await pool.run_as(org, starts.known, [key]) if key is not None else {}
+        if key not in known:
+            raise NotFoundError(NOT_ACTIVE)
+        run = await pool.run_as(org, runs.get, org, known[key])
+        text = (await pool.run_as(org, versions.document, run.workflow_id, run.version)).document
+        checked = await self._ports.documents.check(orjson.loads(text), len(text))
+        named = (each for each in checked.triggers if each.node == run.trigger_node)
+        return Entrance(next(named, None), None)
 
 
 def _requester(caller: Caller, wanted: str) -> str:
@@ -149,6 +173,14 @@ def key_of(org: UUID, request: Request) -> bytes | None:
             400, "bad_parameter", f"An Idempotency-Key has 1 to {LONGEST_KEY} characters."
         )
     return run_key(org, ANY_WORKFLOW, "", SOURCE, text)
+
+
+async def or_earlier(ports: Ports, wanted: StartRequest, result: StartResult) -> StartResult:
+    """The result; but what may not start now has its run if its key has started one before."""
+    if wanted.key is None or not isinstance(result, Refused):
+        return result
+    known = await ports.pool.run_as(wanted.org, starts.known, [wanted.key])
+    return Duplicate(known[wanted.key]) if wanted.key in known else result
 
 
 async def again(

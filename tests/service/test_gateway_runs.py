@@ -24,6 +24,13 @@ JOURNAL: list[list[Any]] = [
 ]
 
 
+ON_ORDERS = {
+    "id": "changed",
+    "type": "trigger_record",
+    "config": {"object": "orders", "events": ["created"]},
+}
+
+
 async def start(door: httpx.AsyncClient, workflow_id: str, **body: Any) -> httpx.Response:
     headers = body.pop("headers", {})
     return await door.post(RUNS, json={"workflow_id": workflow_id, **body}, headers=headers)
@@ -194,6 +201,24 @@ async def test_the_same_key_for_something_else_is_refused(
         assert answer.status_code == 422
         assert answer.json()["code"] == "idempotency_key_reused"
         assert first.json()["id"] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("trigger", [by_hand(), ON_ORDERS])
+async def test_a_key_gives_its_run_when_the_workflow_starts_no_more(
+    door: httpx.AsyncClient, trigger: dict[str, Any]
+) -> None:
+    workflow_id = (await save_active(door, graph(trigger)))["id"]
+    key, data = {"idempotency-key": "order-1"}, {"order_id": 7}
+    first = await start(door, workflow_id, trigger_data=data, headers=key)
+    await door.patch(f"{DEFINITIONS}/{workflow_id}/status", json={"status": "paused"})
+    again = await start(door, workflow_id, trigger_data=data, headers=key)
+    await door.delete(f"{DEFINITIONS}/{workflow_id}")
+    later = await start(door, workflow_id, trigger_data=data, headers=key)
+    assert (first.status_code, again.status_code, later.status_code) == (202, 200, 200)
+    assert first.json()["id"] == again.json()["id"] == later.json()["id"]
+    assert (await start(door, workflow_id, trigger_data={}, headers=key)).status_code == 422
+    other = {"idempotency-key": "order-2"}
+    assert (await start(door, workflow_id, trigger_data=data, headers=other)).status_code == 404
 
 
 async def test_a_large_input_is_the_same_again(door: httpx.AsyncClient, workflow_id: str) -> None:
