@@ -206,8 +206,8 @@ async def _earlier(connection: Connection, org: UUID, run_id: UUID) -> tuple[Run
 
 def _same(wanted: StartRequest, run: Run, stored: bytes | None) -> bool:
     """Whether the run is what the request asks for."""
-    return _asked(run) == _asked(wanted) and orjson.loads(stored or b"null") == orjson.loads(
-        wanted.input or b"null"
+    return _asked(run) == _asked(wanted) and _alike(
+        orjson.loads(stored or b"null"), orjson.loads(wanted.input or b"null")
     )
 
 
@@ -220,3 +220,14 @@ def _asked(of: Run | StartRequest) -> tuple[object, ...]:
         of.resource_id,
         of.requested_by,
     )
+
+
+def _alike(one: Json, other: Json) -> bool:
+    """Equal as JSON values: `true` is not 1."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+        case list(), list():
+            return len(one) == len(other) and all(map(_alike, one, other))
+        case _:
+            return one == other and isinstance(one, bool) == isinstance(other, bool)
