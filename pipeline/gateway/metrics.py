@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Annotated
 
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +21,19 @@ from pipeline.store.runs import OPEN
 PATH = "/workflows/v1/metrics"
 
 
+def _no_number(text: str) -> str:
+    """A bare number would be taken for Unix time, and so would a date without its dashes."""
+    try:
+        float(text)
+    except ValueError:
+        return text
+    raise PydanticCustomError("datetime_parsing", "A number is no time")
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
+"""A time in ISO 8601, of the query."""
+
+
 class Metrics:
     """The handler."""
 
@@ -25,7 +41,7 @@ class Metrics:
         self._ports = ports
 
     async def get_run_metrics(
-        self, request: Request, since: datetime | None = None, until: datetime | None = None
+        self, request: Request, since: Moment | None = None, until: Moment | None = None
     ) -> Response:
         """Counts, success rate and durations of the runs that were started in a span of time."""
         org = caller_of(request).org

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from pipeline.gateway.answers import JSON, answer
 from pipeline.gateway.auth import caller_of, name_of
 from pipeline.gateway.bodies import parse_json, read_bytes, validate
 from pipeline.gateway.histories import Histories, approval_of, input_of, reference
-from pipeline.gateway.metrics import aware
+from pipeline.gateway.metrics import Moment, aware
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.run_starts import ROOT, links
 from pipeline.gateway.shapes import (
@@ -60,8 +59,8 @@ class RunQuery(BaseModel):
         None, validation_alias=AliasChoices("requested_by", "requestedBy", "triggeredBy")
     )
     parent_id: UUID | None = None
-    since: datetime | None = Field(None, description="Started at this moment, or later.")
-    until: datetime | None = Field(None, description="Started before this moment.")
+    since: Moment | None = Field(None, description="Started at this moment, or later.")
+    until: Moment | None = Field(None, description="Started before this moment.")
     limit: int = Field(50, ge=1, le=200)
     cursor: str | None = None
 

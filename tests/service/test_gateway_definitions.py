@@ -145,6 +145,7 @@ async def test_a_bad_parameter_is_a_400_that_names_it(door: httpx.AsyncClient, q
         (RUNS, "since=abc", "`since`: It must be a time such as `2030-01-31T09:00:00Z`"),
         (RUNS, "until=2030-02-31T00:00:00Z", "`until`: It must be a time such as"),
         ("/workflows/v1/metrics", "since=2030-01-31T25:00:00Z", "`since`: It must be a time"),
+        ("/workflows/v1/metrics", "since=2026", "`since`: It must be a time such as"),
         (RUNS, "workflow_id=7", "`workflow_id`: It must be an id, such as"),
         (RUNS, "limit=many", "`limit`: It must be a whole number."),
         (RUNS, "limit=0", "`limit`: It must be 1 or more."),
