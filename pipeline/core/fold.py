@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from permaflow.plan import FAILURES, Continue, Json, Loop, Outcome, Trigger
+from permaflow.plan import FAILURES, Continue, Goto, Json, Loop, Outcome, Trigger
 from pipeline.core.compensating import (
     begin,
     close,
@@ -365,13 +365,12 @@ def _kept(run: Run, entry: Kept) -> None:
     outcome = Outcome(entry.outcome)
     if outcome is Outcome.SUCCESS:
         state.output, state.port = entry.output, entry.port
-        scope.steps[entry.node] = {
-            "output": entry.output,
-            "outcome": "SUCCESS",
-            "port": entry.port,
-        }
+        scope.steps[entry.node] = {"output": entry.output, "outcome": "SUCCESS", "port": entry.port}
     elif outcome in FAILURES:
         _broke(scope, entry.node, outcome, entry.code, entry.message, 0, None)
+        on_error = run.program.nodes[entry.node].on_error
+        if isinstance(on_error, Goto) and scope.node(on_error.node).outcome is None:
+            scope.node(on_error.node).phase, run.halted = DUE, True
     _end(run, scope, entry.node, state, outcome)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from permaflow.plan import FAILURES, ROOT, Continue, Outcome, Plan, Question, Trigger
+from permaflow.plan import FAILURES, ROOT, Continue, Goto, Outcome, Plan, Question, Trigger
 from pipeline.core.approval import KIND as APPROVAL
 from pipeline.core.entries import Kept
 from pipeline.core.program import Program
@@ -30,6 +30,7 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
     for plan in (run.program, program):
         if start in plan.plan.nodes:
             again.update(plan.descendants(start))
+    last = run.error["node"] if run.error is not None else ""
     found: list[Kept] = []
     for name, state in run.root.nodes.items():
         node = run.program.plan.nodes[name]
@@ -39,7 +40,9 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
             found.append(Kept(ROOT, name, "SUCCESS", state.output, state.port))
         elif state.outcome not in FAILURES:
             found.append(Kept(ROOT, name, state.outcome.value))
-        elif isinstance(node.on_error, Continue):
+        elif isinstance(node.on_error, Continue) or (
+            isinstance(node.on_error, Goto) and name != last
+        ):
             error = run.root.steps[name]["error"]
             code, message = error["code"], error["message"]
             found.append(Kept(ROOT, name, state.outcome.value, code=code, message=message))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permaflow.plan import CONTINUE, Constant, Loop, Pass, Plan, Ref, Trigger
+from permaflow.plan import CONTINUE, Constant, Goto, Loop, Never, Pass, Plan, Ref, Task, Trigger
 from pipeline.core.entries import Dispatched, Kept
 from pipeline.core.events import Woken
 from pipeline.core.program import Program
 from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing
 from tests.core.agreement import agree_on_ends
-from tests.core.plans import ORDERLY, TASK, Table, cases, plan_of, schedules, step
+from tests.core.plans import ORDERLY, TASK, Table, Told, cases, plan_of, schedules, step
 from tests.core.reference import expect
 from tests.core.test_runs import done, failed
 from tests.core.world import World
@@ -86,6 +87,57 @@ def test_the_failure_that_ended_the_run_is_not_taken_over_and_one_that_was_handl
     assert [(e.node, e.outcome) for e in again.of(Kept)] == [("a", "FAILED"), ("plan_b", "SUCCESS")]
     assert sorted(again.live) == [("", "c", 1), ("", "d", 1)]
     assert again.run.root.context["error"]["message"] == "It broke."
+
+
+JUMP = plan_of(
+    step("pay", on_error=Goto("e")),
+    step("ship", after="pay"),
+    step("e", Pass(Told()), Never()),
+    step("notify", after="e"),
+    step("last", Task("stage", {"seen": Told()}), "notify"),
+)
+"""When `pay` fails, `e`, `notify` and `last` follow instead of `ship`."""
+
+
+def test_what_a_jump_led_to_is_kept_and_what_failed_before_it_is_not_done_again() -> None:
+    again = rerun(ended(JUMP, failed("pay"), done("notify"), done("last")), "last")
+    assert again.outcomes() == {
+        "pay": "FAILED",
+        "ship": "SKIPPED",
+        "e": "SUCCESS",
+        "notify": "SUCCESS",
+    }
+    assert sorted(again.live) == [("", "last", 1)]
+    assert again.live["", "last", 1].config["seen"]["code"] == "broke"
+    again.check()
+    again.tell(done("last"))
+    assert again.run.status == "completed"
+
+
+@pytest.mark.parametrize("start", ["e", "notify"])
+def test_a_rerun_from_where_a_jump_led_to_begins_there(start: str) -> None:
+    again = rerun(ended(JUMP, failed("pay"), done("notify"), done("last")), start)
+    assert sorted(again.live) == [("", "notify", 1)]
+    assert again.outcomes() == {"pay": "FAILED", "ship": "SKIPPED", "e": "SUCCESS"}
+    again.check()
+
+
+def test_the_failure_at_the_limit_of_visits_is_not_taken_over() -> None:
+    plan = plan_of(
+        step("a"),
+        step("b", after="a", on_error=Goto("e")),
+        step("e", after=Never(), max_visits=0),
+        step("c"),
+    )
+    again = rerun(ended(plan, done("c"), done("a"), failed("b")), "c")
+    assert sorted(again.live) == [("", "b", 1), ("", "c", 1)]
+
+
+def test_a_handler_that_failed_itself_runs_again_without_what_led_to_it() -> None:
+    plan = plan_of(step("pay", on_error=Goto("e")), step("e", after=Never()), step("c"))
+    again = rerun(ended(plan, done("c"), failed("pay"), failed("e")), "c")
+    assert sorted(again.live) == [("", "c", 1), ("", "e", 1)]
+    again.check()
 
 
 def test_another_version_must_have_what_is_kept() -> None:
