@@ -26,11 +26,9 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
 
     A failure that ended the run is none of them, and triggers are done again.
     """
-    again: set[str] = set()
-    for plan in (run.program, program):
-        if start in plan.plan.nodes:
-            again.update(plan.descendants(start))
-    last = run.error["node"] if run.error is not None else ""
+    last = run.program.plan.nodes.get(run.error["node"]) if run.error is not None else None
+    ended_it = [last.id] if last is not None and isinstance(last.on_error, Goto) else []
+    again = _done_again(run, program, [start, *ended_it])
     found: list[Kept] = []
     for name, state in run.root.nodes.items():
         node = run.program.plan.nodes[name]
@@ -40,13 +38,34 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
             found.append(Kept(ROOT, name, "SUCCESS", state.output, state.port))
         elif state.outcome not in FAILURES:
             found.append(Kept(ROOT, name, state.outcome.value))
-        elif isinstance(node.on_error, Continue) or (
-            isinstance(node.on_error, Goto) and name != last
-        ):
+        elif isinstance(node.on_error, Continue | Goto):
             error = run.root.steps[name]["error"]
             code, message = error["code"], error["message"]
             found.append(Kept(ROOT, name, state.outcome.value, code=code, message=message))
     return found
+
+
+def _done_again(run: Run, program: Program, starts: Iterable[str]) -> set[str]:
+    """These nodes, and all that follows from them by both plans or followed from their failures.
+
+    A jump back is none of it: what it led to came before.
+    """
+    again: set[str] = set()
+    ahead = list(starts)
+    while ahead:
+        name = ahead.pop()
+        if name in again:
+            continue
+        again.add(name)
+        for plan in (run.program.plan, program.plan):
+            ahead += plan.followers.get(name, ())
+        state = run.root.nodes.get(name)
+        if state is None or state.outcome not in FAILURES:
+            continue
+        match run.program.plan.nodes[name].on_error:
+            case Goto(node=target) if name not in run.program.descendants(target):
+                ahead.append(target)
+    return again
 
 
 def what_was_asked(kept: Iterable[Kept], plan: Plan, kind: str = APPROVAL) -> dict[str, Question]:

@@ -122,6 +122,40 @@ def test_a_rerun_from_where_a_jump_led_to_begins_there(start: str) -> None:
     again.check()
 
 
+def test_what_a_failure_led_to_is_not_taken_over_without_it() -> None:
+    again = rerun(ended(JUMP, failed("pay"), done("notify"), done("last")), "pay")
+    assert again.of(Kept) == []
+    again.tell(done("pay"))
+    again.tell(done("ship"))
+    assert again.run.status == "completed"
+    assert [n for n, outcome in again.outcomes().items() if outcome == "SUCCESS"] == ["pay", "ship"]
+    assert "error" not in again.run.root.context
+
+
+def test_what_the_failure_of_another_step_led_to_is_kept() -> None:
+    plan = plan_of(*JUMP.nodes.values(), step("x", on_error=Goto("e")))
+    world = ended(plan, done("pay"), done("ship"), failed("x"), done("notify"), done("last"))
+    again = rerun(world, "pay")
+    assert sorted(again.live) == [("", "pay", 1)]
+
+
+def test_a_step_that_no_exitpoint_was_reached_for_runs_again_with_what_followed_from_it() -> None:
+    plan = plan_of(*JUMP.nodes.values(), step("c"), exits=("ship",))
+    world = ended(plan, done("c"), failed("pay"), done("notify"), done("last"))
+    assert world.run.status == "failed"
+    again = rerun(world, "c")
+    assert again.of(Kept) == []
+    assert sorted(again.live) == [("", "c", 1), ("", "pay", 1)]
+
+
+def test_where_a_jump_back_led_to_is_taken_over() -> None:
+    plan = plan_of(step("a"), step("b", after="a", on_error=Goto("a")))
+    world = ended(plan, done("a"), failed("b"), done("a", 2, output="A"), done("b", 2))
+    again = rerun(world, "b")
+    assert [(entry.node, entry.output) for entry in again.of(Kept)] == [("a", "A")]
+    assert sorted(again.live) == [("", "b", 1)]
+
+
 def test_the_failure_at_the_limit_of_visits_is_not_taken_over() -> None:
     plan = plan_of(
         step("a"),
