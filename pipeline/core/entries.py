@@ -236,6 +236,8 @@ class Kept(NamedTuple):
     ref: str | None = None
     code: str = ""
     message: str = ""
+    attempt: int = 0
+    details: Json = None
 
 
 Entry = (

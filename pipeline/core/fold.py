@@ -367,7 +367,7 @@ def _kept(run: Run, entry: Kept) -> None:
         state.output, state.port = entry.output, entry.port
         scope.steps[entry.node] = {"output": entry.output, "outcome": "SUCCESS", "port": entry.port}
     elif outcome in FAILURES:
-        _broke(scope, entry.node, outcome, entry.code, entry.message, 0, None)
+        _broke(scope, entry.node, outcome, *entry[6:10])
         on_error = run.program.nodes[entry.node].on_error
         if isinstance(on_error, Goto) and scope.node(on_error.node).outcome is None:
             scope.node(on_error.node).phase, run.halted = DUE, True

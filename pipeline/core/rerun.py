@@ -39,9 +39,8 @@ def what_is_kept(run: Run, program: Program, start: str) -> list[Kept]:
         elif state.outcome not in FAILURES:
             found.append(Kept(ROOT, name, state.outcome.value))
         elif isinstance(node.on_error, Continue | Goto):
-            error = run.root.steps[name]["error"]
-            code, message = error["code"], error["message"]
-            found.append(Kept(ROOT, name, state.outcome.value, code=code, message=message))
+            error = dict(run.root.steps[name]["error"])
+            found.append(Kept(ROOT, error.pop("node"), state.outcome.value, **error))
     return found
 
 

@@ -158,10 +158,10 @@ class History:
 
     def _add_of_run(self, at: datetime, entry: Entry) -> None:
         match entry:
-            case Kept(scope, node, outcome, output, port, ref, code, message):
+            case Kept(scope, node, outcome, output, port, ref, code, message, details=details):
                 step = self._begin(scope, node, at)
                 step.output, step.port, step.ref = output, port, ref
-                step.error = _error(code, message) if code else None
+                step.error = _error(code, message, details) if code else None
                 self._end(step, at, "completed" if outcome == "SUCCESS" else outcome.lower())
             case Iterated(scope, node) if self._reopened:
                 self._loop_goes_on(self._step(scope, node, at))

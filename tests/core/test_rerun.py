@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from permaflow.plan import CONTINUE, Constant, Goto, Loop, Never, Pass, Plan, Ref, Task, Trigger
-from pipeline.core.entries import Dispatched, Kept
-from pipeline.core.events import Woken
+from pipeline.core.entries import Dispatched, Kept, from_row
+from pipeline.core.events import AttemptFailed, Woken
 from pipeline.core.program import Program
 from pipeline.core.rerun import begins_at, what_is_kept, what_is_missing
 from tests.core.agreement import agree_on_ends
@@ -172,6 +172,19 @@ def test_a_handler_that_failed_itself_runs_again_without_what_led_to_it() -> Non
     again = rerun(ended(plan, done("c"), failed("pay"), failed("e")), "c")
     assert sorted(again.live) == [("", "c", 1), ("", "e", 1)]
     again.check()
+
+
+def test_an_error_is_kept_as_a_whole() -> None:
+    plan = plan_of(step("a", on_error=CONTINUE), step("z", after=Ref("a", frozenset({"FAILED"}))))
+    event = AttemptFailed("", "a", 1, "broke", "It broke.", False, details={"status": 404})
+    world = ended(plan, event, done("z"))
+    again = rerun(world, "z")
+    assert again.run.root.steps["a"] == world.run.root.steps["a"]
+    assert again.run.root.context["error"]["details"] == {"status": 404}
+    again.check()
+    assert from_row([["kept", "", "a", "FAILED", None, None, None, "broke", "It broke."]]) == [
+        Kept("", "a", "FAILED", code="broke", message="It broke.")
+    ]
 
 
 def test_another_version_must_have_what_is_kept() -> None:

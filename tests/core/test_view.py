@@ -17,6 +17,7 @@ from pipeline.core.entries import (
     Iterated,
     IterationFailed,
     Jumped,
+    Kept,
     Logged,
     LoopOpened,
     Parked,
@@ -191,3 +192,9 @@ def test_what_the_attempts_of_a_step_wrote_is_kept_with_it() -> None:
         [Logged("", "a", 2, ["second"]), Succeeded("", "a", 2)],
     )
     assert found.steps["", "a"].log == ["first", "second"]
+
+
+def test_a_failure_that_was_taken_over_has_its_details() -> None:
+    kept = Kept("", "a", "FAILED", code="broke", message="It broke.", details={"status": 404})
+    error = {"code": "broke", "message": "It broke.", "details": {"status": 404}}
+    assert history([kept]).steps["", "a"].error == error
