@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from permaflow.plan import FAILURES, ROOT, Continue, Goto, Outcome, Plan, Question, Trigger
 from pipeline.core.approval import KIND as APPROVAL
@@ -79,7 +79,7 @@ def what_was_asked(kept: Iterable[Kept], plan: Plan, kind: str = APPROVAL) -> di
     }
 
 
-def what_is_missing(kept: Iterable[Kept], old: Plan, new: Plan, start: str) -> list[str]:
+def what_is_missing(kept: Sequence[Kept], old: Plan, new: Plan, start: str) -> list[str]:
     """Why these outcomes cannot be taken over to another version; empty if they can."""
     found = [] if start in new.nodes else [f"`{start}`, from which it is to begin, is not there."]
     for entry in kept:
@@ -90,4 +90,15 @@ def what_is_missing(kept: Iterable[Kept], old: Plan, new: Plan, start: str) -> l
             found.append(f"`{entry.node}` has ended, and is in the loop `{now.scope}` there.")
         elif (now.type, type(now.work)) != (before.type, type(before.work)):
             found.append(f"`{entry.node}` was of type {before.type}, and is {now.type} there.")
-    return found
+    return [*found, *_put_before({entry.node for entry in kept}, old, new)]
+
+
+def _put_before(kept: Set[str], old: Plan, new: Plan) -> Iterator[str]:
+    """What has not ended, and has to before something that has: that would not wait for it."""
+    for name, node in new.nodes.items():
+        if name in kept or isinstance(node.work, Trigger):
+            continue
+        known = old.followers.get(name, ())
+        for later in new.followers[name]:
+            if later in kept and later not in known:
+                yield f"`{name}` has not ended, and comes before `{later}` there, which has."

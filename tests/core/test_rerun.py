@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permaflow.plan import CONTINUE, Constant, Goto, Loop, Never, Pass, Plan, Ref, Task, Trigger
+from permaflow.plan import (
+    CONTINUE,
+    Constant,
+    Goto,
+    Loop,
+    Never,
+    Node,
+    Or,
+    Pass,
+    Plan,
+    Ref,
+    Task,
+    Trigger,
+)
 from pipeline.core.entries import Dispatched, Kept, from_row
 from pipeline.core.events import AttemptFailed, Woken
 from pipeline.core.program import Program
@@ -203,6 +216,28 @@ def test_another_version_must_have_what_is_kept() -> None:
     fits = plan_of(step("a"), step("b"), step("c", after="a b"), step("d", after="c"))
     again = rerun(world, "c", fits)
     assert sorted(again.live) == [("", "c", 1)]
+
+
+def test_nothing_may_come_before_what_is_kept_that_did_not() -> None:
+    old = plan_of(
+        step("a"), step("d"), step("b", after=Or((Ref("a"), Ref("d")))), step("c", after="b")
+    )
+    world = ended(old, done("a"), done("b"), done("c"), failed("d"))
+
+    def missing(*nodes: Node) -> list[str]:
+        new = plan_of(*nodes)
+        return what_is_missing(what_is_kept(world.run, Program(new), "c"), old, new, "c")
+
+    first, *others = old.nodes.values()
+    assert missing(first, *others) == []
+    assert missing(first, step("n", after="a"), *others[:2], step("c", after="b n")) == []
+    assert missing(step("t9", Trigger()), step("a", after="t9"), *others) == []
+    assert missing(step("n"), step("a", after="n"), *others) == [
+        "`n` has not ended, and comes before `a` there, which has."
+    ]
+    assert missing(step("a", after="d"), *others) == [
+        "`d` has not ended, and comes before `a` there, which has."
+    ]
 
 
 @examples(150)
