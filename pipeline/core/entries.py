@@ -215,10 +215,13 @@ class Reopened(NamedTuple):
 
 
 class Migrated(NamedTuple):
-    """From here on the run follows this version of its workflow."""
+    """From here on the run follows this version of its workflow. `timed`: that limits its time, and
+    the one before did not.
+    """
 
     version: int
     by: str = ""
+    timed: bool = False
 
 
 class Continued(NamedTuple):

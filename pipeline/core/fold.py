@@ -335,6 +335,9 @@ def _resumed(run: Run, entry: Resumed) -> None:
 
 def _migrated(run: Run, entry: Migrated) -> None:
     run.halted = True
+    key = run_timer(run)
+    if entry.timed and key in run.timers and key not in run.unarmed:
+        run.unarmed.append(key)
 
 
 def _reopened(run: Run, entry: Reopened) -> None:

@@ -49,6 +49,11 @@ def differences(run: Run, after: Run | None, new: Program) -> list[Difference]:
     return found
 
 
+def is_timed(old: Program, new: Program) -> bool:
+    """Whether the time that a run may take begins when it goes over to `new`."""
+    return old.plan.timeout is None and new.plan.timeout is not None
+
+
 def _begun(run: Run) -> Iterator[tuple[str, str]]:
     """The nodes that have begun, with a word for how far they are; of a loop all of its body."""
     plan = run.program.plan

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from permaflow.errors import StateError
 from permaflow.plan import Problem
 from pipeline import starter
-from pipeline.core.migration import Difference, differences
+from pipeline.core.entries import Migrated
+from pipeline.core.migration import Difference, differences, is_timed
 from pipeline.core.program import Program
 from pipeline.core.state import Run as Replayed
 from pipeline.gateway.answers import answer
@@ -141,11 +142,14 @@ class Migrations:
                 raise StateError(f"The run is {now.status}; it cannot go over to another version.")
             if now.version == version:
                 return now, None
-            found, seq = await self._differences(now, version)
+            old = await self._program(now, now.version)
+            new = await self._program(now, version)
+            found, seq = await self._differences(now, old, new)
             if found or dry:
                 return now, None
+            went_over = Migrated(version, by, is_timed(old, new))
             return now, await self._ports.pool.run_as(
-                run.org_id, _apply, run.org_id, run.id, version, seq, by
+                run.org_id, _apply, run.org_id, run.id, went_over, seq
             )
 
         _, seq = await insist(attempt)
@@ -153,9 +157,9 @@ class Migrations:
             starter.advanced(self._ports.bus, run.id, run.org_id, seq)
         return found
 
-    async def _differences(self, run: Run, version: int) -> tuple[list[Difference], int]:
-        old = await self._program(run, run.version)
-        new = await self._program(run, version)
+    async def _differences(
+        self, run: Run, old: Program, new: Program
+    ) -> tuple[list[Difference], int]:
         rows = await self._histories.rows(run.org_id, run.id)
         data = input_of(run)
         state = await self._histories.state(run, rows, old, data)
@@ -176,8 +180,9 @@ class Migrations:
 
 
 async def _apply(
-    connection: Connection, org: UUID, run_id: UUID, version: int, after: int, by: str
+    connection: Connection, org: UUID, run_id: UUID, went_over: Migrated, after: int
 ) -> int:
-    seq = await controls.migrate(connection, org, run_id, version, after, by)
-    await audit.add(connection, org, by, "run.migrated", str(run_id), {"version": version})
+    seq = await controls.migrate(connection, org, run_id, went_over, after)
+    data = {"version": went_over.version}
+    await audit.add(connection, org, went_over.by, "run.migrated", str(run_id), data)
     return seq

@@ -90,15 +90,15 @@ async def resume(connection: Connection, org: UUID, run_id: UUID, by: str) -> in
 
 
 async def migrate(
-    connection: Connection, org: UUID, run_id: UUID, version: int, after: int, by: str
+    connection: Connection, org: UUID, run_id: UUID, went_over: Migrated, after: int
 ) -> int:
     """Let a run go on by another version, if it still has `after` rows; answers its last row.
 
     Raises `NotFoundError`, and `ConflictError` if it went on or ended.
     """
     run = await runs.get(connection, org, run_id)
-    seq = await _append(connection, run, [Migrated(version, by)], PAUSABLE, after)
-    await connection.execute(_MIGRATE, {"id": run_id, "org": org, "version": version})
+    seq = await _append(connection, run, [went_over], PAUSABLE, after)
+    await connection.execute(_MIGRATE, {"id": run_id, "org": org, "version": went_over.version})
     return seq
 
 

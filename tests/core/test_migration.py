@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from permaflow.plan import Constant, Delay, Loop, Node, Plan
 from pipeline.core.entries import Migrated
-from pipeline.core.events import Woken
-from pipeline.core.migration import differences
+from pipeline.core.events import TimerFired, Woken
+from pipeline.core.migration import differences, is_timed
 from pipeline.core.program import Program
 from pipeline.core.state import Run
 from tests.core.agreement import agree, agree_on_ends
@@ -40,13 +40,17 @@ def reasons(world: World, plan: Plan) -> list[str]:
     return [each.reason for each in differences(world.run, folded(world, plan), Program(plan))]
 
 
+def go_over(world: World, plan: Plan) -> None:
+    world.auditor = None  # it follows one plan
+    old, world.plan, world.program = world.program, plan, Program(plan)
+    world.append(Migrated(2, "ann", is_timed(old, world.program)))
+    world.restart()
+
+
 def moved(world: World, plan: Plan) -> World:
     """The run, gone over to another plan."""
     assert reasons(world, plan) == []
-    world.auditor = None  # it follows one plan
-    world.append(Migrated(2, "ann"))
-    world.plan, world.program = plan, Program(plan)
-    world.run = world.replayed()
+    go_over(world, plan)
     world.tell(Woken())
     world.check()
     return world
@@ -71,6 +75,30 @@ def test_what_is_ahead_may_change_and_what_is_new_begins() -> None:
     moved(world, new)
     assert sorted(world.live) == [("", "beside", 1)]
     assert world.run.program.plan.nodes["z"].work == WAIT
+
+
+def test_the_time_of_a_run_begins_when_it_goes_over_if_nothing_limited_it_before() -> None:
+    timed = replace(waiting().plan, timeout=timedelta(minutes=1))
+    world = moved(waiting(), timed)
+    assert world.armed["run"].delay == 60
+    moved(world, replace(timed, timeout=timedelta(minutes=2)))
+    assert world.armed["run"].delay == 60
+    world.restart()
+    world.tell(TimerFired("run"))
+    assert world.run.status == "timed_out"
+    world.check()
+
+
+def test_the_time_of_a_run_that_goes_over_while_it_is_held_begins_with_it() -> None:
+    world = waiting()
+    world.pause()
+    timed = replace(world.plan, timeout=timedelta(minutes=1))
+    for plan in (timed, world.plan, timed):
+        go_over(world, plan)
+    assert "run" not in world.armed
+    world.resume()
+    assert world.armed["run"].delay == 60
+    world.check()
 
 
 def test_what_is_ahead_may_be_left_out() -> None:

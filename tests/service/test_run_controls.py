@@ -456,6 +456,16 @@ async def test_a_waiting_run_goes_over_to_the_new_version(
     assert [attempt[2] for attempt in engine.attempts] == ["a", "beside", "z"]
 
 
+async def test_the_time_of_a_run_begins_when_it_goes_over_to_a_version_that_limits_it(
+    served: httpx.AsyncClient, engine: Engine
+) -> None:
+    run = await started(served, graph(delay("wait"), edges=["t>wait"]), {})
+    await engine.until(run["id"], "waiting")
+    await save_version(served, run, graph(delay("wait"), edges=["t>wait"], timeout_seconds=1))
+    assert (await control(served, run, "migrate")).status_code == 200
+    assert (await engine.until(run["id"])).status == "timed_out"
+
+
 async def test_a_run_that_does_not_fit_says_why_and_stays_as_it_is(
     served: httpx.AsyncClient, engine: Engine
 ) -> None:
