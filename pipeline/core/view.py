@@ -6,6 +6,7 @@ times. It decides nothing, and nothing is decided by it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -94,7 +95,10 @@ class History:
     def __init__(self) -> None:
         self.steps: dict[tuple[str, str], Step] = {}
         self.status: str | None = None
-        self._open: dict[tuple[str, str], Step] = {}
+        self._open: dict[str, dict[str, Step]] = {}
+        """Scope → the steps in it that have not ended, by their nodes."""
+        self._iterations: dict[Step, set[str]] = defaultdict(set)
+        """Loop → the scopes of its iterations in which a step has begun."""
         self._broken: set[str] = set()
         self._reopened = False
 
@@ -148,6 +152,7 @@ class History:
                 self._end(self._step(scope, node, at), at, "cancelled")
             case LoopOpened(scope, node, items):
                 step = self._begin(scope, node, at)
+                self._drop_iterations(step, at)
                 step.is_loop = True
                 count = len(items) if isinstance(items, list) else None
                 step.output = {"count": count, "failed": 0}
@@ -177,13 +182,14 @@ class History:
                 pass
 
     def _end_open(self, at: datetime) -> None:
-        for step in list(self._open.values()):
-            self._end(step, at, "cancelled")
+        for scope in list(self._open):
+            self._drop(scope, at)
 
     def _step(self, scope: str, node: str, at: datetime) -> Step:
         step = self.steps.get((scope, node))
         if step is None:
-            step = self.steps[scope, node] = self._open[scope, node] = Step(scope, node, at)
+            step = self.steps[scope, node] = Step(scope, node, at)
+            self._opens(step)
         return step
 
     def _begin(self, scope: str, node: str, at: datetime) -> Step:
@@ -196,18 +202,35 @@ class History:
             step.output = step.ref = step.port = step.error = None
             step.log = []
         step.status = "running"
-        self._open[scope, node] = step
+        self._opens(step)
         return step
+
+    def _opens(self, step: Step) -> None:
+        here = self._open.setdefault(step.scope, {})
+        if not here and (loop := self._loop_of(step.scope)):
+            self._iterations[loop].add(step.scope)
+        here[step.node] = step
 
     def _end(self, step: Step, at: datetime, status: str) -> None:
         step.status = status
         step.finished_at = at
-        self._open.pop((step.scope, step.node), None)
+        here = self._open.get(step.scope, {})
+        here.pop(step.node, None)
+        if not here:
+            self._open.pop(step.scope, None)
+        self._drop_iterations(step, at)
+
+    def _drop(self, scope: str, at: datetime) -> None:
+        """What is open in a scope does not outlive it."""
+        for step in list(self._open.get(scope, {}).values()):
+            self._end(step, at, "cancelled")
+
+    def _drop_iterations(self, loop: Step, at: datetime) -> None:
+        for scope in self._iterations.pop(loop, ()):
+            self._drop(scope, at)
 
     def _iteration_failed(self, scope: str, at: datetime) -> None:
-        for step in list(self._open.values()):
-            if step.scope == scope or step.scope.startswith(f"{scope}."):
-                self._end(step, at, "cancelled")
+        self._drop(scope, at)
         loop = self._loop_of(scope)
         if loop is not None:
             loop.output["failed"] += 1
@@ -233,7 +256,7 @@ class History:
     def _loop_goes_on(self, loop: Step) -> None:
         if loop.finished_at is not None:
             loop.status, loop.finished_at, loop.error = "running", None, None
-            self._open[loop.scope, loop.node] = loop
+            self._opens(loop)
             if loop.scope:
                 self._goes_on(loop.scope)
 

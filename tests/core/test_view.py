@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.core.entries import (
     TAGS,
+    Asked,
     Cancelled,
+    Continued,
     Dispatched,
     Entry,
     Failed,
@@ -21,6 +23,7 @@ from pipeline.core.entries import (
     Logged,
     LoopOpened,
     Parked,
+    Reopened,
     Retrying,
     Skipped,
     Started,
@@ -143,6 +146,59 @@ def test_a_failed_iteration_cancels_what_is_open_in_it_and_nothing_else() -> Non
     assert found.steps["o[0].i[0]", "a"].status == "running"
     assert found.steps["o[0].i[1]", "a"].status == "cancelled"
     assert found.steps["o[0]", "i"].output == {"count": 2, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (Failed("", "l", 1, "timeout", "late", True), "timed_out"),
+        (Failed("", "l", 1, "x", "y"), "failed"),
+        (Cancelled("", "l"), "cancelled"),
+    ],
+)
+def test_a_loop_that_ends_early_cancels_what_is_open_in_it_and_nothing_else(
+    end: Entry, status: str
+) -> None:
+    found = history(
+        [LoopOpened("", "l", [1, 2]), Iterated("", "l", 0, 2), Dispatched("", "l.l", 1)],
+        [LoopOpened("", "ll", [1]), Iterated("", "ll", 0, 1), Dispatched("ll[0]", "s", 1)],
+        [LoopOpened("l[0]", "i", [1]), Iterated("l[0]", "i", 0, 1), Asked("l[0].i[0]", "ask", 1)],
+        [Dispatched("l[1]", "s", 1), Succeeded("l[1]", "s", 1), Dispatched("l[1]", "t", 1)],
+        [end],
+    )
+    assert {place: step.status for place, step in found.steps.items()} == {
+        ("", "l"): status,
+        ("", "l.l"): "running",
+        ("", "ll"): "running",
+        ("ll[0]", "s"): "running",
+        ("l[0]", "i"): "cancelled",
+        ("l[0].i[0]", "ask"): "cancelled",
+        ("l[1]", "s"): "completed",
+        ("l[1]", "t"): "cancelled",
+    }
+    assert found.steps["l[0].i[0]", "ask"].finished_at == at(4)
+
+
+def test_a_loop_that_opens_again_cancels_what_was_open_in_its_last_visit() -> None:
+    found = history(
+        [LoopOpened("", "l", [1]), Iterated("", "l", 0, 1), Dispatched("l[0]", "s", 1)],
+        [Jumped("", "f", "l"), LoopOpened("", "l", [1]), Iterated("", "l", 0, 1)],
+        [Dispatched("l@1[0]", "s", 1)],
+        [Cancelled("", "l")],
+    )
+    first, again = found.steps["l[0]", "s"], found.steps["l@1[0]", "s"]
+    assert (first.status, first.finished_at) == ("cancelled", at(1))
+    assert (again.status, again.finished_at) == ("cancelled", at(3))
+
+
+def test_a_loop_that_a_retry_goes_on_with_cancels_what_is_open_in_it() -> None:
+    found = history(
+        [LoopOpened("", "l", [1, 2]), Iterated("", "l", 0, 2), Dispatched("l[0]", "s", 1)],
+        [Failed("", "l", 1, "x", "y"), Finished("failed", "x", "y", "l")],
+        [Reopened(), Continued(), Dispatched("l[0]", "s", 2), Dispatched("l[1]", "s", 1)],
+        [Failed("", "l", 2, "timeout", "late", True)],
+    )
+    assert found.counts() == {"timed_out": 1, "cancelled": 2}
 
 
 def test_steps_stand_in_the_order_in_which_they_began() -> None:
