@@ -73,7 +73,7 @@ from pipeline.core.events import (
     Woken,
 )
 from pipeline.core.fold import FOLDS
-from pipeline.core.frontier import Agenda, ending, is_due, limit_of, unarmed
+from pipeline.core.frontier import Agenda, ending, is_due, limit_of, unarmed, under_way
 from pipeline.core.loops import next_iterations, read_items
 from pipeline.core.staleness import awaited, is_over, is_past
 from pipeline.core.state import (
@@ -468,7 +468,7 @@ class _Turn(Agenda):
             self._stop(scope, node.id, "visit_limit", message)
             return
         self._ended(scope, node.id)
-        self.write(Jumped(scope.id, node.id, target))
+        self.write(Jumped(scope.id, node.id, target, under_way(self.run, scope, target)))
         if not self.run.paused:
             self.target = (scope, target)
         self.queue.extend((scope, name) for name in self.run.program.descendants(target)[1:])

@@ -161,11 +161,14 @@ class IterationFailed(NamedTuple):
 
 
 class Jumped(NamedTuple):
-    """After `node` failed, `target` and all that follows from it are open again."""
+    """After `node` failed, `target` and all that follows from it are open again. `dropped` are
+    those of them that were under way, for who reads without the plan.
+    """
 
     scope: str
     node: str
     target: str
+    dropped: Sequence[str] = ()
 
 
 class CancelRequested(NamedTuple):

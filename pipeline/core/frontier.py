@@ -66,6 +66,13 @@ def unarmed(run: Run) -> list[SetTimer]:
     return found
 
 
+def under_way(run: Run, scope: Scope, target: str) -> list[str]:
+    """What a jump to `target` drops, sorted."""
+    names = run.program.descendants(target)
+    nodes = scope.nodes
+    return sorted(n for n in names if n in nodes and nodes[n].phase not in (None, DUE))
+
+
 def limit_of(scope: Scope, node: Node) -> tuple[SetTimer, ...]:
     """The timer that limits what no runner does."""
     if node.timeout is None:

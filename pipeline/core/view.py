@@ -156,6 +156,9 @@ class History:
                 step.is_loop = True
                 count = len(items) if isinstance(items, list) else None
                 step.output = {"count": count, "failed": 0}
+            case Jumped(scope, dropped=dropped):
+                for node in dropped:
+                    self._end(self._step(scope, node, at), at, "cancelled")
             case IterationFailed(scope):
                 self._iteration_failed(scope, at)
             case _:

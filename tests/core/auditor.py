@@ -392,7 +392,9 @@ class Auditor:
         if isinstance(on_error, Goto):
             target = self.plan.nodes[on_error.node]
             if place.steps[target.id].visits < target.max_visits:
-                assert entry == Jumped(failed.scope, failed.node, target.id)
+                again = self._follow(place, target.id)
+                dropped = sorted(name for name in again if place.steps[name].phase != IDLE)
+                assert entry == Jumped(failed.scope, failed.node, target.id, dropped)
                 return
             code = "visit_limit"
         if place.id == ROOT:
@@ -610,16 +612,7 @@ class Auditor:
 
     def _reopen(self, entry: Jumped) -> None:
         place = self.places[entry.scope]
-        again, grown = {entry.target}, True
-        while grown:
-            more = {
-                name
-                for name in place.steps
-                if any(other in again for other in self._waits_for(self.plan.nodes[name].when))
-            }
-            grown = not more <= again
-            again |= more
-        for name in again:
+        for name in self._follow(place, entry.target):
             self._release(place.id, name)
             old = place.steps[name]
             begun = name == entry.target or old != Step()
@@ -629,6 +622,19 @@ class Auditor:
             self.owed.add((place.id, entry.target))
         else:
             self._about = (place.id, entry.target)
+
+    def _follow(self, place: Place, target: str) -> set[str]:
+        """A node, and all that follows from it."""
+        again, grown = {target}, True
+        while grown:
+            more = {
+                name
+                for name in place.steps
+                if any(other in again for other in self._waits_for(self.plan.nodes[name].when))
+            }
+            grown = not more <= again
+            again |= more
+        return again
 
     def _waits_for(self, when: When) -> list[str]:
         match when:

@@ -419,7 +419,6 @@ class Stepwise:
 
     def jump(self, place: Place, node: Node, target: str) -> None:
         """`target` and all that follows from it is open again."""
-        self.write(Jumped(place.id, node.id, target))
         again, size = {target}, 0
         while size < len(again):
             size = len(again)
@@ -427,6 +426,8 @@ class Stepwise:
                 name for name in place.steps if again & {*mentions(self.plan.nodes[name].when)}
             }
         again = {name for name in again if name == target or place.steps[name].begun}
+        dropped = sorted(name for name in again if place.steps[name].phase != IDLE)
+        self.write(Jumped(place.id, node.id, target, dropped))
         self.drop([(place, name) for name in again])
         for name in again:
             old = place.steps[name]

@@ -232,6 +232,7 @@ def test_a_result_from_before_a_jump_is_not_taken_for_one_after_it() -> None:
     world.tell(done("a"))
     world.tell(failed("b", retryable=False))
     assert world.stopped == [("", "slow", 1)]
+    assert world.of(Jumped) == [Jumped("", "b", "a", ["slow"])]
     world.tell(done("a", 2))
     assert world.tell(done("slow", 1, "old")).entries == []
     assert ("", "slow", 2) in world.live

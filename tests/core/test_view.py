@@ -101,6 +101,27 @@ def test_a_jump_begins_a_step_anew() -> None:
     assert (found.output, found.port, found.ref, found.finished_at) == (None, None, None, None)
 
 
+def test_a_jump_cancels_what_it_drops_and_nothing_else() -> None:
+    found = history(
+        [Waiting("", "d", 1.0)],
+        [Succeeded("", "d", 0), Dispatched("", "slow", 1), Asked("", "ap", 1)],
+        [LoopOpened("", "l", [1]), Iterated("", "l", 0, 1), Dispatched("l[0]", "s", 1)],
+        [Dispatched("", "other", 1), Dispatched("", "f", 1)],
+        [Failed("", "f", 1, "x", "y"), Jumped("", "f", "d", ["ap", "l", "slow"])],
+        [Waiting("", "d", 1.0)],
+    )
+    assert {place: step.status for place, step in found.steps.items()} == {
+        ("", "d"): "waiting",
+        ("", "slow"): "cancelled",
+        ("", "ap"): "cancelled",
+        ("", "l"): "cancelled",
+        ("l[0]", "s"): "cancelled",
+        ("", "other"): "running",
+        ("", "f"): "failed",
+    }
+    assert found.steps["", "slow"].finished_at == at(4)
+
+
 def test_a_null_output_is_not_the_output_of_a_visit_before() -> None:
     found = step(
         [Dispatched("", "a", 1), Succeeded("", "a", 1, "old")],
