@@ -160,7 +160,7 @@ class Batch:
                 ref = new_id()
                 self.append.payloads.append((ref, live.org, live.run.id, body))
                 live.weight += len(body)
-                entry = entry._replace(ref=str(ref))
+                entry = entry._replace(ref=str(ref), size=len(entry.items))
         return dehydrate(entry)
 
     def _dispatch(self, live: LiveRun, effect: Dispatch, nudge: int) -> Item:

@@ -135,12 +135,13 @@ class Cancelled(NamedTuple):
 
 
 class LoopOpened(NamedTuple):
-    """A loop knows its items. `ref` names them when they are large."""
+    """A loop knows its items. `ref` names them when they are large, and `size` says how many."""
 
     scope: str
     node: str
     items: Json
     ref: str | None = None
+    size: int | None = None
 
 
 class Iterated(NamedTuple):

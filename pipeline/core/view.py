@@ -150,12 +150,11 @@ class History:
                 self._end(self._begin(scope, node, at), at, "skipped")
             case Cancelled(scope, node):
                 self._end(self._step(scope, node, at), at, "cancelled")
-            case LoopOpened(scope, node, items):
+            case LoopOpened(scope, node):
                 step = self._begin(scope, node, at)
                 self._drop_iterations(step, at)
                 step.is_loop = True
-                count = len(items) if isinstance(items, list) else None
-                step.output = {"count": count, "failed": 0}
+                step.output = {"count": _count(entry), "failed": 0}
             case Jumped(scope, dropped=dropped):
                 for node in dropped:
                     self._end(self._step(scope, node, at), at, "cancelled")
@@ -269,6 +268,11 @@ def _error(code: str, message: str, details: Json = None) -> dict[str, Json]:
     return error if details is None else error | {"details": details}
 
 
+def _count(loop: LoopOpened) -> int | None:
+    """How many items a loop has; journals once did not tell it of large ones."""
+    return len(loop.items) if isinstance(loop.items, list) else loop.size
+
+
 def tell(entry: Entry) -> tuple[str, dict[str, Any]]:
     """The name of an event, and its data."""
     name, data = _NAMES[type(entry)], dict(entry._asdict())
@@ -277,9 +281,8 @@ def tell(entry: Entry) -> tuple[str, dict[str, Any]]:
             data.pop("ref", None)
         case Succeeded():
             del data["output"]
-        case LoopOpened(items=items):
-            data = {"scope": entry.scope, "node": entry.node}
-            data["count"] = len(items) if isinstance(items, list) else None
+        case LoopOpened():
+            data = {"scope": entry.scope, "node": entry.node, "count": _count(entry)}
         case Retrying() | Failed() | Doubted():
             error = _error(data.pop("code"), data.pop("message"), data.pop("details", None))
             data["error"] = error

@@ -257,6 +257,12 @@ def test_a_loop_is_told_by_its_size_and_not_its_items() -> None:
     )
 
 
+def test_a_loop_whose_items_are_kept_apart_tells_its_size() -> None:
+    entry = LoopOpened("", "a", None, "ref", 3)
+    assert step([entry]).output == {"count": 3, "failed": 0}
+    assert tell(entry)[1]["count"] == 3
+
+
 def test_a_run_has_begun_with_its_trigger() -> None:
     assert tell(Started("hook")) == ("run_started", {"trigger": "hook"})
 

@@ -8,7 +8,15 @@ from datetime import timedelta
 import orjson
 
 from pipeline.bus.subjects import inbox, step
-from pipeline.core.entries import Cancelled, Dispatched, Finished, Retrying, Skipped, Succeeded
+from pipeline.core.entries import (
+    Cancelled,
+    Dispatched,
+    Finished,
+    LoopOpened,
+    Retrying,
+    Skipped,
+    Succeeded,
+)
 from pipeline.core.entries import Failed as NodeFailed
 from pipeline.store import stats
 from tests.fix_engine import Engine, graph, task
@@ -188,6 +196,21 @@ async def test_outputs_above_the_inline_limit_travel_by_reference(engine: Engine
     run, entries = await engine.finished(document)
     assert run.status == "completed"
     assert all(e.ref for e in entries if isinstance(e, Succeeded) and e.attempt)
+
+
+async def test_a_loop_over_items_above_the_inline_limit_says_how_many_they_are(
+    engine: Engine,
+) -> None:
+    document = graph(
+        {"id": "each", "type": "logic_loop", "config": {"items": "{{trigger.items}}"}},
+        {**task("a"), "parentId": "each"},
+        edges=["t>each"],
+    )
+    run, entries = await engine.finished(document, {"items": ["x" * 40_000, "y"]})
+    assert run.status == "completed"
+    (opened,) = [e for e in entries if isinstance(e, LoopOpened)]
+    assert opened.ref is not None
+    assert (opened.items, opened.size) == (None, 2)
 
 
 async def test_a_message_that_cannot_be_read_is_put_aside(engine: Engine) -> None:
