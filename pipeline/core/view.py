@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from permaflow.plan import Json
@@ -52,7 +53,8 @@ class Step:
     """One node in one scope. `ref` names an output that is kept apart.
 
     The output of a loop is how many items it has and how many failed; theirs are in their scopes.
-    `waits_for` is the kind of the question that it has put, `run` the run that it started.
+    `waits_for` is the kind of the question that it has put, `run` the run that it started. `place`
+    grows in the order in which steps began.
     """
 
     __slots__ = (
@@ -63,6 +65,7 @@ class Step:
         "log",
         "node",
         "output",
+        "place",
         "port",
         "ref",
         "run",
@@ -72,9 +75,10 @@ class Step:
         "waits_for",
     )
 
-    def __init__(self, scope: str, node: str, at: datetime) -> None:
+    def __init__(self, scope: str, node: str, at: datetime, place: int) -> None:
         self.scope = scope
         self.node = node
+        self.place = place
         self.status = "running"
         self.attempts = 0
         self.started_at = at
@@ -100,6 +104,7 @@ class History:
         self._iterations: dict[Step, set[str]] = defaultdict(set)
         """Loop → the scopes of its iterations in which a step has begun."""
         self._broken: set[str] = set()
+        self._places = count(1)
         self._reopened = False
 
     def add(self, at: datetime, entries: Iterable[Entry]) -> None:
@@ -190,7 +195,7 @@ class History:
     def _step(self, scope: str, node: str, at: datetime) -> Step:
         step = self.steps.get((scope, node))
         if step is None:
-            step = self.steps[scope, node] = Step(scope, node, at)
+            step = self.steps[scope, node] = Step(scope, node, at, next(self._places))
             self._opens(step)
         return step
 
@@ -199,6 +204,9 @@ class History:
         step = self._step(scope, node, at)
         if self._reopened and scope:
             self._goes_on(scope)
+        if step.status == "skipped":
+            self.steps[scope, node] = self.steps.pop((scope, node))
+            step.place = next(self._places)
         if step.finished_at is not None:
             step.started_at, step.finished_at = at, None
             step.output = step.ref = step.port = step.error = None

@@ -126,7 +126,7 @@ class Runs:
         text = answers.decode_cursor(cursor) or "0"
         if not text.isdecimal() or len(text) > 9:
             raise answers.bad_parameter("cursor", "This is no cursor of ours.")
-        first = int(text)
+        after = int(text)
         run = await self._ports.pool.run_as(org, runs.get, org, run_id)
         history = await self._histories.history(await self._histories.rows(org, run_id))
         program = await self._ports.documents.program(org, run.workflow_id, run.version)
@@ -134,11 +134,12 @@ class Runs:
         steps = [
             step
             for step in history.steps.values()
-            if node in (None, step.node) and status in (None, step.status)
+            if step.place > after and node in (None, step.node) and status in (None, step.status)
         ]
-        found = steps[first : first + limit + 1]
+        found = steps[: limit + 1]
+        shown = found[:limit]
         views = []
-        for step in found[:limit]:
+        for step in shown:
             planned = nodes.get(step.node)
             output = reference(run_id, step.ref) if step.ref else step.output
             if planned is not None and planned.type.startswith("trigger_"):
@@ -164,7 +165,8 @@ class Runs:
                     run_id=UUID(step.run) if step.run else None,
                 )
             )
-        return answers.page(request, found, limit, views, str(first + limit))
+        last = str(shown[-1].place) if shown else ""
+        return answers.page(request, found, limit, views, last)
 
     async def get_value(self, request: Request, run_id: UUID, value_id: UUID) -> Response:
         """A value that was too large to stand where it belongs."""

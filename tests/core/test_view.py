@@ -230,6 +230,16 @@ def test_steps_stand_in_the_order_in_which_they_began() -> None:
     assert [node for _, node in found.steps] == ["b", "a", "c"]
 
 
+def test_a_step_that_was_skipped_at_first_stands_where_it_began() -> None:
+    found = history(
+        [Dispatched("", "a", 1), Skipped("", "bad"), Dispatched("", "e", 1)],
+        [Failed("", "e", 1, "x", "y"), Jumped("", "e", "a"), Dispatched("", "a", 2)],
+        [Dispatched("", "bad", 1), Dispatched("", "z", 1)],
+    )
+    assert [node for _, node in found.steps] == ["a", "e", "bad", "z"]
+    assert [step.place for step in found.steps.values()] == [1, 3, 4, 5]
+
+
 def test_every_kind_of_entry_can_be_told() -> None:
     for kind in TAGS:
         entry = kind(*["x"] * len(kind._fields))  # type: ignore[attr-defined]

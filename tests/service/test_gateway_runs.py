@@ -368,6 +368,24 @@ async def test_steps_come_in_pages_and_by_node(door: httpx.AsyncClient, run_id: 
     assert (await door.get(f"{RUNS}/{run_id}/steps?status=failed")).json()["data"] == []
 
 
+async def test_pages_of_steps_leave_none_out_while_the_run_goes_on(
+    door: httpx.AsyncClient, store: Database, org: UUID, workflow_id: str
+) -> None:
+    run_id = await run_of(door, workflow_id)
+    begun: list[Any] = [["skipped", "", "call"], *(["dispatched", "", n, 1] for n in "abc")]
+    await write(store, org, run_id, [begun])
+    page = await door.get(f"{RUNS}/{run_id}/steps?limit=2")
+    seen = [each["node"] for each in page.json()["data"]]
+    goto = [["failed", "", "a", 1, "x", "y"], ["jumped", "", "a", "call"]]
+    await append(
+        store, org, run_id, 2, orjson.dumps([*goto, ["dispatched", "", "call", 1]]).decode()
+    )
+    while page.json()["has_more"]:
+        page = await door.get(page.links["next"]["url"])
+        seen += [each["node"] for each in page.json()["data"]]
+    assert seen == ["call", "a", "b", "c", "call"]
+
+
 async def test_a_large_output_is_given_by_reference(
     door: httpx.AsyncClient, store: Database, org: UUID, workflow_id: str
 ) -> None:
