@@ -8,22 +8,25 @@ came of it, and no longer what was asked.
 
 from __future__ import annotations
 
-import html
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
 from permaflow.errors import ForbiddenError, NotFoundError
-from permaflow.plan import Json
+from permaflow.plan import Json, Problem
 from pipeline.core.approval import APPROVE, REJECT
 from pipeline.gateway.answers import absolute, answer
+from pipeline.gateway.approval_forms import Form, read_form
+from pipeline.gateway.approval_pages import HEADERS, PREFIX, asking, page, wants_page
 from pipeline.gateway.approvals import MOST_BYTES, ROOT, respond
 from pipeline.gateway.auth import caller_of
-from pipeline.gateway.bodies import parse_json, read, read_bytes, validate
+from pipeline.gateway.bodies import invalid, parse_json, read, read_bytes, validate
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.problems import Refusal
 from pipeline.gateway.rates import Rates
@@ -39,7 +42,7 @@ from pipeline.store import approval_links, approvals, audit
 from pipeline.store.approval_links import Link
 from pipeline.store.approvals import Approval
 from pipeline.store.database import Connection
-from pipeline.store.decisions import Response
+from pipeline.store.decisions import Response, check
 
 PATH = f"{ROOT}/links/{{token}}"
 EACH, ALL = 10.0, 100.0
@@ -50,32 +53,6 @@ MOST_FIELDS = 10
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNKNOWN = "There is no such link, or its time is over."
 _FORM = "application/x-www-form-urlencoded"
-_HEADERS = {
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-robots-tag": "noindex",
-    "content-security-policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
-}
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>body {{ font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}
-p {{ white-space: pre-wrap }}</style>
-<h1>{title}</h1>
-<p>{description}</p>
-{rest}
-</html>
-"""
-_ASK = """<form method="post">
-<p><label>Comment<br><input name="comment" maxlength="2000" size="50"></label></p>
-<button>{decision} as {user}</button>
-</form>"""
 
 
 class ApprovalLinks:
@@ -110,20 +87,38 @@ class ApprovalLinks:
     async def show_approval_link(self, request: Request, token: str) -> HttpResponse:
         """What a link would decide. Looking decides nothing."""
         link = await self._link(request, token)
-        approval = await self._ports.pool.run_as(link.org, approvals.get, link.org, link.approval)
-        if "text/html" in request.headers.get("accept", ""):
-            return _page(approval, link)
-        return answer(_linked(approval, link), headers=_HEADERS)
+        approval = await self._approval(link)
+        if wants_page(request):
+            return _page(approval, link, read_form(_form(approval, link)))
+        return answer(_linked(approval, link), headers=HEADERS)
 
     async def use_approval_link(self, request: Request, token: str) -> HttpResponse:
-        """Decide as the link says. The body may hold `comment` and `data`, as JSON or as a form."""
+        """Decide as the link says. The body may hold `comment` and `data`, as JSON or as the form
+        that the page of the link shows.
+        """
         link = await self._link(request, token)
-        body = await _body(request)
-        response = Response(link.person, link.decision, body.data, body.comment, f"link:{link.id}")
-        approval = await respond(self._ports, link.org, link.approval, response)
-        if "text/html" in request.headers.get("accept", ""):
-            return _page(approval, link, said=True)
-        return answer(_linked(approval, link), headers=_HEADERS)
+        raw = await read_bytes(request, MOST_BYTES)
+        approval = await self._approval(link)
+        check(approval, link.person)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        schema = _form(approval, link)
+        texts = _texts(raw, schema) if kind == _FORM else {}
+        form = read_form(schema, _answers(texts))
+        try:
+            body = _filled(form, texts) if kind == _FORM else _body(raw)
+            given = (body.data, body.comment, f"link:{link.id}")
+            response = Response(link.person, link.decision, *given)
+            approval = await respond(self._ports, link.org, link.approval, response)
+        except Refusal as refused:
+            if refused.status != 422 or not wants_page(request):
+                raise
+            return _page(approval, link, form, texts.get("comment", ""), refused.errors)
+        if wants_page(request):
+            return _noted(approval, link)
+        return answer(_linked(approval, link), headers=HEADERS)
+
+    async def _approval(self, link: Link) -> Approval:
+        return await self._ports.pool.run_as(link.org, approvals.get, link.org, link.approval)
 
     async def _link(self, request: Request, token: str) -> Link:
         self._all.take(request.client.host if request.client else "")
@@ -156,22 +151,38 @@ async def _create(
     return made
 
 
-async def _body(request: Request) -> LinkResponse:
-    raw = await read_bytes(request, MOST_BYTES)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _body(raw: bytes) -> LinkResponse:
     if not raw.strip():
         return LinkResponse()
-    if kind == _FORM:
-        return validate(LinkResponse, {"comment": _fields(raw).get("comment", "")})
     return validate(LinkResponse, parse_json(raw, MOST_BYTES))
 
 
-def _fields(raw: bytes) -> dict[str, str]:
+def _texts(raw: bytes, schema: Json) -> dict[str, str]:
+    """What a page sends."""
+    most = MOST_FIELDS + len(read_form(schema).fields)
     try:
-        return dict(parse_qsl(raw.decode(errors="replace"), max_num_fields=MOST_FIELDS))
+        return dict(parse_qsl(raw.decode(errors="replace"), max_num_fields=most))
     except ValueError:
-        detail = f"The form may have {MOST_FIELDS} fields at most."
+        detail = f"The form may have {most} fields at most."
         raise Refusal(400, "invalid_form", detail) from None
+
+
+def _answers(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts of the form, by property."""
+    return {n.removeprefix(PREFIX): text for n, text in texts.items() if n.startswith(PREFIX)}
+
+
+def _filled(form: Form, texts: Mapping[str, str]) -> LinkResponse:
+    """Raises 422 if something is missing."""
+    if missing := form.missing():
+        raise invalid(missing)
+    sent = {"comment": texts.get("comment", ""), "data": form.data()}
+    return validate(LinkResponse, parse_json(orjson.dumps(sent), MOST_BYTES))
+
+
+def _form(approval: Approval, link: Link) -> Json:
+    """The JSON Schema of what has to be given with the decision of a link."""
+    return approval.terms.form if link.decision == APPROVE else None
 
 
 def _decided(approval: Approval, link: Link) -> str | None:
@@ -203,18 +214,21 @@ def _linked(approval: Approval, link: Link) -> LinkedView:
     )
 
 
-def _page(approval: Approval, link: Link, *, said: bool = False) -> HttpResponse:
+def _page(
+    approval: Approval, link: Link, form: Form, comment: str = "", problems: Sequence[Problem] = ()
+) -> HttpResponse:
+    """What a link asks, or what came of it. With `problems` it asks again."""
     row, terms = approval.row, approval.terms
     status, decided = row.status.replace("_", " "), _decided(approval, link)
-    title, description, rest = "Approval", "", ""
-    if said:
-        description = f"Noted: {decided}. It is {status} now."
-    elif decided is not None:
-        description = f"You have said {decided} already. It is {status}."
-    elif not approval.is_pending:
-        description = f"It is {status} already."
-    else:
-        title, description = terms.title or row.node, terms.description
-        rest = _ASK.format(decision=link.decision.capitalize(), user=html.escape(link.person))
-    text = _PAGE.format(title=html.escape(title), description=html.escape(description), rest=rest)
-    return HttpResponse(text, headers=_HEADERS, media_type="text/html")
+    if decided is not None:
+        return page("Approval", f"You have said {decided} already. It is {status}.")
+    if not approval.is_pending:
+        return page("Approval", f"It is {status} already.")
+    button = f"{link.decision.capitalize()} as {link.person}"
+    rest = asking(form, comment, button, problems)
+    return page(terms.title or row.node, terms.description, rest, 422 if problems else 200)
+
+
+def _noted(approval: Approval, link: Link) -> HttpResponse:
+    status = approval.row.status.replace("_", " ")
+    return page("Approval", f"Noted: {_decided(approval, link)}. It is {status} now.")

@@ -14,11 +14,13 @@ from starlette.responses import Response
 from permaflow.errors import PermaflowError
 from permaflow.plan import Problem
 from pipeline import telemetry
+from pipeline.gateway.approval_pages import refused_page, wants_page
 from pipeline.gateway.doors import Doors
 from pipeline.gateway.problems import (
     BUG,
     REQUEST_ID,
     Refusal,
+    leads_to_link,
     problem_response,
     refusal,
     without_secrets,
@@ -31,7 +33,7 @@ def handle_errors(api: FastAPI, doors: Doors) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        return problem_response(error, request.scope)
+        return _answered(error, request)
 
     async def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, PermaflowError)
@@ -43,7 +45,7 @@ def handle_errors(api: FastAPI, doors: Doors) -> None:
                 request_id=request.scope.get(REQUEST_ID, ""),
                 error=str(error),
             )
-        return problem_response(found, request.scope)
+        return _answered(found, request)
 
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -55,20 +57,27 @@ def handle_errors(api: FastAPI, doors: Doors) -> None:
             found = Refusal(404, "not_found", "There is nothing at this address.")
         else:
             found = Refusal(error.status_code, "refused", str(error.detail))
-        return problem_response(found, request.scope)
+        return _answered(found, request)
 
     async def misfit(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(_misfit(error), request.scope)
+        return _answered(_misfit(error), request)
 
     async def crashed(request: Request, _: Exception) -> Response:
-        return problem_response(Refusal(500, "error", BUG), request.scope)
+        return _answered(Refusal(500, "error", BUG), request)
 
     api.add_exception_handler(Refusal, refused)
     api.add_exception_handler(PermaflowError, failed)
     api.add_exception_handler(HTTPException, unknown)
     api.add_exception_handler(RequestValidationError, misfit)
     api.add_exception_handler(Exception, crashed)
+
+
+def _answered(refused: Refusal, request: Request) -> Response:
+    """People who open links that decide are shown a page."""
+    if leads_to_link(request.scope["path"]) and wants_page(request):
+        return refused_page(refused)
+    return problem_response(refused, request.scope)
 
 
 def _misfit(error: RequestValidationError) -> Refusal:

@@ -88,6 +88,11 @@ def refusal(error: PermaflowError) -> Refusal:
     return Refusal(status, error.code, detail, errors=errors, headers=headers)
 
 
+def leads_to_link(path: str) -> bool:
+    """Whether this is the address of a link that decides."""
+    return _LINK.search(path) is not None
+
+
 def without_secrets(path: str) -> str:
     """A path as it may stand in a log: a link that decides is as good as a key."""
     return _LINK.sub(r"\1…", path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -280,3 +281,112 @@ async def test_the_form_of_a_link_has_ten_fields_at_most(
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_form")
     del form["f0"]
     assert (await anybody.post(path, data=form)).json()["status"] == "approved"
+
+
+FILLED = {"content-type": "application/x-www-form-urlencoded", **HTML}
+ORDER = {
+    "type": "object",
+    "properties": {
+        "budget": {"type": "string", "enum": ["2026", "2027"], "title": "Whose <budget>"},
+        "sum": {"type": "number", "maximum": 10, "description": "In & out"},
+        "count": {"type": "integer", "default": 3},
+        "urgent": {"type": "boolean"},
+        "note": {"type": "string", "default": 'say "hi"'},
+        "parts": {"type": "array"},
+    },
+    "required": ["budget", "urgent"],
+}
+
+
+async def test_the_page_of_a_link_asks_for_the_form_and_sends_its_values(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(assignees=["ana"], form=ORDER)
+    made = await links(asked, "ana")
+    page = (await anybody.get(made["approve"]["path"], headers=HTML)).text
+    assert '<label for="field0">Whose &lt;budget&gt; (required)</label>' in page
+    assert '<select id="field0" name="data.budget" required>' in page
+    assert '<small id="field1-hint">In &amp; out</small>' in page
+    assert 'name="data.count" type="number" step="1" size="50" value="3"' in page
+    assert '<option value="true">yes</option>' in page
+    assert 'value="say &quot;hi&quot;"' in page
+    assert "data.parts" not in page
+    assert "data." not in (await anybody.get(made["reject"]["path"], headers=HTML)).text
+    sent = {"data.budget": "2027", "data.sum": "2.5", "data.count": "4", "data.urgent": "false"}
+    sent |= {"data.note": "é 1", "comment": "fine"}
+    content = urlencode(sent)
+    done = await anybody.post(made["approve"]["path"], content=content, headers=FILLED)
+    assert (done.status_code, "Noted: approve." in done.text) == (200, True)
+    _, output = await asked.output()
+    data = {"budget": "2027", "sum": 2.5, "count": 4, "urgent": False, "note": "é 1"}
+    assert (output["data"], output["comment"]) == (data, "fine")
+
+
+async def test_what_does_not_fit_the_form_is_asked_again_with_what_was_typed(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    asked = await town.asked(title="Order <7>", assignees=["ana"], form=ORDER)
+    path = (await links(asked, "ana"))["approve"]["path"]
+    sent = {"data.sum": '"><b>', "data.count": "99", "data.urgent": "true", "comment": "so <so>"}
+    again = await anybody.post(path, content=urlencode(sent), headers=FILLED)
+    assert again.status_code == 422
+    assert again.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in again.headers["content-security-policy"]
+    assert '<strong id="field0-problem">Fill this in.</strong>' in again.text
+    sent["data.budget"] = "2026"
+    again = await anybody.post(path, content=urlencode(sent), headers=FILLED)
+    assert again.status_code == 422
+    assert 'aria-describedby="field1-hint field1-problem"' in again.text
+    assert "is not of type &quot;number&quot;" in again.text
+    for kept in ('value="&quot;&gt;&lt;b&gt;"', 'value="99"', 'value="so &lt;so&gt;"'):
+        assert kept in again.text
+    for kept in ('<option value="true" selected>', '<option value="2026" selected>'):
+        assert kept in again.text
+    assert "<b>" not in again.text
+    told = await anybody.post(path, content=urlencode(sent), headers={**FILLED, "accept": "*/*"})
+    (problem,) = told.json()["errors"]
+    assert (told.status_code, problem["pointer"]) == (422, "/data/sum")
+    long = {**sent, "data.sum": "1", "comment": "x" * 2_001}
+    again = await anybody.post(path, content=urlencode(long), headers=FILLED)
+    assert (again.status_code, 'id="comment-problem"' in again.text) == (422, True)
+    assert (await asked.view())["status"] == "pending"
+
+
+async def test_a_page_that_cannot_ask_for_the_form_offers_no_button(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    form = {"properties": {"parts": {"type": "array"}}, "required": ["parts", "<i>"]}
+    asked = await town.asked(assignees=["ana"], form=form)
+    made = await links(asked, "ana")
+    page = (await anybody.get(made["approve"]["path"], headers=HTML)).text
+    assert "cannot be filled in here: parts, &lt;i&gt;." in page
+    assert "<button" not in page
+    assert "<button" in (await anybody.get(made["reject"]["path"], headers=HTML)).text
+
+
+async def test_a_form_of_many_fields_can_be_sent(town: Town, anybody: httpx.AsyncClient) -> None:
+    names = [f"f{number}" for number in range(30)]
+    form = {"properties": {name: {"type": "string"} for name in names}, "required": names}
+    asked = await town.asked(assignees=["ana"], form=form)
+    path = (await links(asked, "ana"))["approve"]["path"]
+    content = urlencode({f"data.{name}": "x" for name in names})
+    assert (await anybody.post(path, content=content, headers=FILLED)).status_code == 200
+
+
+async def test_a_refused_link_is_a_page_in_a_browser(
+    town: Town, anybody: httpx.AsyncClient
+) -> None:
+    unknown = f"{APPROVALS}/links/pfa_0123456789abcdef_{'A' * 43}"
+    for method in ("GET", "POST"):
+        page = await anybody.request(method, unknown, headers=HTML)
+        assert page.status_code == 404
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "There is no such link, or its time is over." in page.text
+    assert (await anybody.get(unknown)).headers["content-type"] == "application/problem+json"
+    asked = await town.asked(title="Secret", assignees=["ana"], form=ORDER)
+    made = await links(asked, "ana")
+    assert (await anybody.post(made["reject"]["path"])).status_code == 200
+    page = await anybody.post(made["approve"]["path"], content="comment=", headers=FILLED)
+    assert (page.status_code, "<h1>Conflict</h1>" in page.text) == (409, True)
+    assert "Secret" not in page.text
