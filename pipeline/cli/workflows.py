@@ -89,6 +89,7 @@ def apply(
         return
     print(saved["id"])
     note(f"{saved['name']}, version {saved['version']}, is {saved['status']}.")
+    _warn_of_tables(saved)
     for warning in saved.get("warnings", ()):
         note(f"warning: {warning['pointer']}: {warning['message']}")
     for hook in saved.get("webhooks", ()):
@@ -267,6 +268,15 @@ def _switch(workflow: str, status: str, json: bool) -> None:
         as_json(found)
     else:
         note(f"{found['name']} is {found['status']}.")
+        _warn_of_tables(found)
+
+
+def _warn_of_tables(found: dict[str, Any]) -> None:
+    if found.get("watched") is False:
+        note(
+            "warning: changes do not count yet: a table that a trigger names is not there or "
+            "not watched, or ingest was not heard in time."
+        )
 
 
 async def _set_status(api: Api, workflow_id: str, status: str) -> dict[str, Any]:

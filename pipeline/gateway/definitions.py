@@ -34,7 +34,7 @@ from pipeline.gateway.shapes import (
     ValidationView,
     WebhookView,
 )
-from pipeline.gateway.watching import listening
+from pipeline.gateway.watching import listening, watched
 from pipeline.ids import new_id
 from pipeline.store import audit, stats, triggers, versions, workflows
 from pipeline.store.database import Connection
@@ -110,7 +110,7 @@ class Definitions:
         body = validate(DefinitionUpdate, value)
         text = self._document_text(raw)
         checked = await self._ports.documents.accept(body.definition, len(text), "/definition")
-        watched: bool | None = None
+        heard: bool | None = None
         async with listening(self._ports.bus) as rings:
             saved, generation = await self._ports.pool.run_as(
                 caller.org,
@@ -124,9 +124,10 @@ class Definitions:
                 name_of(caller),
             )
             self.changed()
-            if generation is not None and any(spec.kind == "record" for spec in checked.triggers):
-                watched = await rings.reach(generation)
-        return self._show(request, saved, checked=checked, watched=watched)
+            if generation is not None:
+                found = checked.triggers
+                heard = await watched(rings, generation, self._ports, caller.org, found)
+        return self._show(request, saved, checked=checked, watched=heard)
 
     async def delete_definition(self, request: Request, workflow_id: UUID) -> Response:
         """Remove a workflow from sight. Its runs go on, its triggers fire no more."""

@@ -147,7 +147,8 @@ class DefinitionView(DefinitionSummary):
     """A workflow. `definition` is the document as it was written.
 
     `watched` is told to whoever activates a workflow that waits for changes, or changes an active
-    one: whether changes from now on count. False: it was not heard in time that ingest watches.
+    one: whether changes from now on count. False: it was not heard in time that ingest watches, or
+    a table that a trigger names is not published.
     """
 
     dialect: str

@@ -22,7 +22,7 @@ from pipeline.gateway.documents import WEBHOOK
 from pipeline.gateway.entrances import secret_place
 from pipeline.gateway.ports import Ports
 from pipeline.gateway.shapes import SecretBody, StatusBody, VersionSummary, VersionView
-from pipeline.gateway.watching import listening
+from pipeline.gateway.watching import listening, watched
 from pipeline.store import audit, triggers, versions, workflows
 from pipeline.store.database import Connection
 from pipeline.store.workflows import Workflow
@@ -42,7 +42,8 @@ class Statuses:
         """Activate, pause or archive a workflow. To set the status that it has changes nothing.
 
         The answer to an activation waits a moment until changes of what its triggers name are
-        watched, and says so in `watched`: true, or false if that was not to be heard in time.
+        watched, and says so in `watched`: true, or false if that was not to be heard in time or a
+        table that they name is not published.
         """
         caller = caller_of(request)
         wanted = (await read(request, StatusBody, SMALL)).status
@@ -55,7 +56,6 @@ class Statuses:
             specs = tuple(checked.triggers)
         if wanted == workflow.status:
             return await self._definitions.show(request, workflow_id)
-        watched: bool | None = None
         async with listening(self._ports.bus) as rings:
             generation = await self._ports.pool.run_as(
                 caller.org,
@@ -68,9 +68,8 @@ class Statuses:
                 name_of(caller),
             )
             self._definitions.changed()
-            if any(spec.kind == "record" for spec in specs):
-                watched = await rings.reach(generation)
-        return await self._definitions.show(request, workflow_id, watched=watched)
+            heard = await watched(rings, generation, self._ports, caller.org, specs)
+        return await self._definitions.show(request, workflow_id, watched=heard)
 
     async def list_versions(
         self,

@@ -8,7 +8,7 @@ a further generation, never missed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -34,6 +34,7 @@ _PUT_WEBHOOK = query("triggers.put_webhook")
 _SET_SECRET = query("triggers.set_secret")
 _WEBHOOKS = query("triggers.webhooks")
 _WEBHOOK = query("triggers.webhook")
+_UNPUBLISHED = query("triggers.unpublished")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,16 @@ async def of_workflow(
     values = {"org": org, "id": workflow_id}
     rows = await every(connection, _Row, _OF_WORKFLOW, values)
     return [row.spec() for row in rows if row.node is not None] if rows else None
+
+
+async def unpublished(
+    connection: Connection, org: UUID, objects: Iterable[str], publication: str
+) -> list[str]:
+    """Those of these objects that name a schema of the database, and no table of it that is
+    published. Without a schema an object may be a built-in record that nobody has made yet.
+    """
+    values = {"org": org, "objects": list(objects), "publication": publication}
+    return [name for (name,) in await (await connection.execute(_UNPUBLISHED, values)).fetchall()]
 
 
 async def webhooks(connection: Connection, org: UUID, workflow_id: UUID) -> list[Webhook]:

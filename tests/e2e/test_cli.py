@@ -73,6 +73,19 @@ def test_applying_a_file_again_makes_the_next_version_of_the_same_workflow(
     assert (second["version"], second["status"], second["id"]) == (2, "active", first["id"])
 
 
+def test_switching_on_what_waits_for_a_table_that_is_not_there_warns(
+    permaflow: Permaflow, tmp_path: Path
+) -> None:
+    config = {"object": "public.ordres", "events": ["created"]}
+    nodes = [{"id": "start", "type": "trigger_record", "config": config}, ECHO["nodes"][1]]
+    path = tmp_path / "misspelt.json"
+    path.write_text(json.dumps({"nodes": nodes, "edges": ECHO["edges"]}))
+    warning = "warning: changes do not count yet: a table that a trigger names is not there"
+    assert warning in permaflow("workflow", "apply", path, "--activate").stderr
+    assert warning not in permaflow("workflow", "pause", "misspelt").stderr
+    assert warning in permaflow("workflow", "activate", "misspelt").stderr
+
+
 def test_a_refused_document_is_told_with_every_place(permaflow: Permaflow, tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({"nodes": [{"id": "a", "type": "nonsense"}], "edges": []}))

@@ -75,6 +75,36 @@ async def test_an_activation_tells_that_nobody_is_heard_to_watch(
     assert (await site.active(on_orders(task("a"))))["watched"] is False
 
 
+async def test_an_activation_tells_of_a_table_that_is_not_there_and_holds_up_no_other(
+    sites: Sites,
+) -> None:
+    async with sites(cdc_tables="auto") as site:
+        await site.sql("create table public.orders (id int primary key)")
+
+        async def active(name: str) -> Any:
+            body = on_orders(task("a"))
+            body["definition"]["nodes"][0]["config"]["object"] = name
+            return (await site.active({**body, "name": name}))["watched"]
+
+        assert await active("public.nosuch") is False
+        for there in ("public.orders", "orders", "crm.contact", "nobody_made_one_yet"):
+            assert await active(there) is True, there
+        assert (await site.door.post("/records/v1/public.kept", json={"data": {}})).is_success
+        assert await active("public.kept") is True
+        await site.sql("create table public.nosuch (id int primary key)")
+        await site.published("nosuch")
+        assert await active("public.nosuch") is True
+
+
+async def test_an_activation_tells_of_a_table_that_the_settings_do_not_name(
+    site: RunningSite,
+) -> None:
+    await site.sql("create table public.orders (id int primary key)")
+    body = on_orders(task("a"))
+    body["definition"]["nodes"][0]["config"]["object"] = "public.orders"
+    assert (await site.active(body))["watched"] is False
+
+
 async def test_a_workflow_that_changes_the_record_it_is_started_by_comes_to_an_end(
     sites: Sites,
 ) -> None:

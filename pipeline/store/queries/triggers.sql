@@ -58,3 +58,18 @@ select trigger.org_id, workflow.id as workflow_id, workflow.version, node, kind,
 from permaflow.workflow left join permaflow.trigger on trigger.workflow_id = workflow.id
 where workflow.id = %(id)s and workflow.org_id = %(org)s and workflow.status = 'active' and deleted_at is null
 order by node;
+
+-- name: unpublished
+-- Which of these objects name a schema of this database, and neither a published table nor built-in records.
+select name
+from unnest(%(objects)s::text[]) as wanted (name)
+where exists (select from pg_namespace n where starts_with(name, n.nspname || '.'))
+  and not exists (
+    select
+    from pg_publication p
+    join pg_publication_rel r on r.prpubid = p.oid
+    join pg_class c on c.oid = r.prrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    where p.pubname = %(publication)s and name = n.nspname || '.' || c.relname
+  )
+  and not exists (select from permaflow.record where org_id = %(org)s and object = name);
