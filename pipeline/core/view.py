@@ -202,7 +202,7 @@ class History:
     def _begin(self, scope: str, node: str, at: datetime) -> Step:
         """The step, open; after a jump, or when the run is retried, it begins anew."""
         step = self._step(scope, node, at)
-        if self._reopened and scope:
+        if self._reopened and scope and self.status is None:
             self._goes_on(scope)
         if step.status == "skipped":
             self.steps[scope, node] = self.steps.pop((scope, node))

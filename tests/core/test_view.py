@@ -11,6 +11,7 @@ from pipeline.core.entries import (
     TAGS,
     Asked,
     Cancelled,
+    Compensating,
     Continued,
     Dispatched,
     Entry,
@@ -210,6 +211,18 @@ def test_a_loop_that_opens_again_cancels_what_was_open_in_its_last_visit() -> No
     first, again = found.steps["l[0]", "s"], found.steps["l@1[0]", "s"]
     assert (first.status, first.finished_at) == ("cancelled", at(1))
     assert (again.status, again.finished_at) == ("cancelled", at(3))
+
+
+def test_a_loop_whose_steps_are_undone_after_a_retry_stays_as_it_ended() -> None:
+    found = history(
+        [LoopOpened("", "l", [1]), Iterated("", "l", 0, 1), Dispatched("l[0]", "s", 1)],
+        [Succeeded("l[0]", "s", 1, None), Succeeded("", "l", 1, {"count": 1, "failed": 0})],
+        [Dispatched("", "z", 1), Failed("", "z", 1, "x", "y"), Finished("failed", "x", "y", "z")],
+        [Reopened(), Continued(), Dispatched("", "z", 2), Failed("", "z", 2, "x", "y")],
+        [Compensating("failed", "x", "y", "z"), Dispatched("l[0]", "undo", 1)],
+    )
+    assert found.steps["", "l"].status == "completed"
+    assert found.steps["l[0]", "undo"].status == "running"
 
 
 def test_a_loop_that_a_retry_goes_on_with_cancels_what_is_open_in_it() -> None:
