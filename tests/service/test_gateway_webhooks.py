@@ -144,7 +144,7 @@ async def test_hostile_json_is_refused_and_starts_nothing(
 
 
 async def test_an_unknown_address_is_a_404(public: httpx.AsyncClient) -> None:
-    for token in ("x", "x" * 40, "x" * 4_000, "%00", "..%2f..%2fetc"):
+    for token in ("x", "x" * 40, "x" * 4_000, "%01", "..%2f..%2fetc"):
         answer = await public.post(f"/webhooks/workflow/{token}", json={})
         assert answer.status_code == 404
 

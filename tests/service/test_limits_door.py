@@ -387,7 +387,7 @@ async def test_a_wrong_document_is_refused_with_a_pointer(
 
 
 async def test_an_unknown_token_is_a_404(door: httpx.AsyncClient) -> None:
-    for token in ("x", "x" * 43, "x" * 10_000, "%00", "..%2f"):
+    for token in ("x", "x" * 43, "x" * 10_000, "%01", "..%2f"):
         answer = await door.post(f"/webhooks/workflow/{token}", content=b"{}")
         assert answer.status_code == 404, token
         assert answer.headers["content-type"] == "application/problem+json"
