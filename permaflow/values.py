@@ -27,6 +27,9 @@ MAX_DEPTH = 64
 LOWEST = -(2**63)
 HIGHEST = 2**64 - 1
 
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number as people write it, and neither `nan` nor `1_000`, which `float` takes as well."""
+
 _long_number = re.compile(rb"\d{16}")
 
 

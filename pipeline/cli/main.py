@@ -14,7 +14,7 @@ def main() -> None:
     try:
         from pipeline.cli.app import run
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # 128 and the number of the signal, as `run` gives it
     sys.exit(run(arguments))
 
 

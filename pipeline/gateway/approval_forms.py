@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 import orjson
 
 from permaflow.plan import Json, Problem
-from permaflow.values import HIGHEST, LOWEST, escape
+from permaflow.values import DECIMAL, HIGHEST, LOWEST, escape
 
 _NUMBERS = ("number", "integer")
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
-_REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,6 @@ def _number(text: str) -> Json:
     if _WHOLE.fullmatch(text):
         whole = int(text)
         return whole if LOWEST <= whole <= HIGHEST else text
-    if _REAL.fullmatch(text) and math.isfinite(real := float(text)):
+    if DECIMAL.fullmatch(text) and math.isfinite(real := float(text)):
         return real
     return text

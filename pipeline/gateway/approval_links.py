@@ -48,7 +48,7 @@ PATH = f"{ROOT}/links/{{token}}"
 EACH, ALL = 10.0, 100.0
 """Uses a second of one link, and of all from one address."""
 MOST_FIELDS = 10
-"""Of a form. All but `comment` are passed over."""
+"""Of a form, besides those that its page asks."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNKNOWN = "There is no such link, or its time is over."

@@ -29,6 +29,7 @@ ENVELOPE = 1_000
 ObjectName = Annotated[str, Path(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]{0,99}$")]
 RecordId = Annotated[str, Path(min_length=1, max_length=200)]
 _UNREACHABLE = (".", "..")
+"""Ids under which no record is made here. There may be some that steps have made."""
 
 
 class Records:
@@ -155,19 +156,19 @@ async def _change(
     expected: int | None,
 ) -> tuple[Record, bool]:
     if not merge and expected is None:
-        known = record_id in _UNREACHABLE and await records.get(
-            connection, org, object_name, record_id
+        record, fresh = await records.upsert(
+            connection, org, object_name, record_id, data, merge=False
         )
-        if not known:
+        if fresh:
             _check_reachable(record_id, "/path/record_id")
-        return await records.upsert(connection, org, object_name, record_id, data, merge=False)
+        return record, fresh
     try:
-        record = await records.update(
+        changed = await records.update(
             connection, org, object_name, record_id, data, merge=merge, expected=expected
         )
     except StateError as error:
         raise answers.changed(str(error)) from None
-    return _found(record, record_id), False
+    return _found(changed, record_id), False
 
 
 async def _delete(

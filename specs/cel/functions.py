@@ -17,6 +17,7 @@ from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
+from permaflow.values import DECIMAL
 from specs.cel.values import (
     Fault,
     Meter,
@@ -43,7 +44,6 @@ class Function:
 
 FUNCTIONS: dict[str, Function] = {}
 _NUMBERS = frozenset({int, float})
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 _UPPER = str.maketrans(ascii_lowercase, ascii_uppercase)
 
@@ -106,7 +106,7 @@ def _double(values: tuple[Value, ...], meter: Meter, at: int) -> Value:
     value = values[0]
     if type(value) in _NUMBERS:
         return float(value)
-    if type(value) is str and len(value) <= 400 and _DECIMAL.fullmatch(value):
+    if type(value) is str and len(value) <= 400 and DECIMAL.fullmatch(value):
         return number(float(value), at)
     raise Fault(at, f"`double` cannot make a number of {_shown(value)}")
 
